@@ -1,0 +1,300 @@
+//! Which super-nodes this leaf leans on: two homes, each the better of two
+//! drawn at random (the power of two choices over utilisation and round trip).
+
+use std::collections::BTreeMap;
+
+use canopy_proto::wire::{self, core_message::Kind};
+
+use super::timers::Timer;
+use super::{Core, Event};
+use crate::keyspace::NodeId;
+use crate::time::{Now, Time};
+
+/// Homes of a leaf.
+const HOMES: usize = 2;
+
+/// A leaf compares its roster with its first home's after this many times the
+/// jitter of attaching: news that missed it, and super-nodes that it believes
+/// dead and are not.
+const COMPARE: u32 = 15;
+/// Super-nodes kept away from at once.
+const MAX_AVOIDED: usize = 64;
+
+/// A try to fill one slot.
+enum Attempt {
+    /// Two candidates were asked how they fare.
+    Probing {
+        asked: Vec<NodeId>,
+        answered: Vec<(NodeId, u64)>,
+        until: Time,
+    },
+    /// The better one was asked to be our home.
+    Attaching { node: NodeId, until: Time },
+}
+
+/// The homes of this leaf.
+#[derive(Default)]
+pub(super) struct State {
+    slots: [Option<NodeId>; HOMES],
+    attempts: [Option<Attempt>; HOMES],
+    /// Super-nodes that refused or failed us; not before this time.
+    avoid: BTreeMap<NodeId, Time>,
+    /// When the roster was last compared with a home's.
+    compared: Time,
+}
+
+impl State {
+    /// The homes, first slot first.
+    pub(super) fn nodes(&self) -> Vec<NodeId> {
+        self.slots.iter().flatten().copied().collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn check_bounds(&self) {
+        // Only super-nodes that were asked or served as homes.
+        assert!(self.avoid.len() <= MAX_AVOIDED);
+        for attempt in self.attempts.iter().flatten() {
+            if let Attempt::Probing {
+                asked, answered, ..
+            } = attempt
+            {
+                assert!(asked.len() <= 2 && answered.len() <= asked.len());
+            }
+        }
+    }
+
+    fn engaged(&self, node: &NodeId) -> bool {
+        self.slots.contains(&Some(*node))
+            || self.attempts.iter().flatten().any(|attempt| match attempt {
+                Attempt::Probing { asked, .. } => asked.contains(node),
+                Attempt::Attaching { node: n, .. } => n == node,
+            })
+    }
+}
+
+impl Core {
+    pub(super) fn homes_tick(&mut self, now: Now) {
+        if self.host.is_some() {
+            return;
+        }
+        self.homes.avoid.retain(|_, until| *until > now.at);
+        // Whatever happens below, this peer looks again.
+        let again = self.jitter(self.config.timing.home.attach_jitter * 20);
+        self.timers.set(Timer::Homes, now.at + again);
+        if self.roster.serving().next().is_none() {
+            self.timers.at_latest(Timer::Bootstrap, now.at);
+            return;
+        }
+        let compare = self.config.timing.home.attach_jitter * COMPARE;
+        for node in self.homes.nodes() {
+            if !self.roster.serves(&node) {
+                self.lose_home(now, node);
+            }
+        }
+        for slot in 0..HOMES {
+            if self.homes.slots[slot].is_none() {
+                self.fill(now, slot);
+            }
+        }
+        if let Some(home) =
+            self.homes.slots[0].filter(|_| now.at.since(self.homes.compared) >= compare)
+        {
+            self.homes.compared = now.at;
+            let digest = self.digest(true);
+            self.send(home, digest);
+        }
+        if self.homes.slots.iter().any(Option::is_none) {
+            let soon = self.jitter(self.config.timing.home.attach_jitter);
+            self.timers.at_latest(Timer::Homes, now.at + soon);
+        }
+    }
+
+    fn fill(&mut self, now: Now, slot: usize) {
+        match self.homes.attempts[slot].take() {
+            None => self.probe(now, slot),
+            Some(Attempt::Probing {
+                answered, until, ..
+            }) if until <= now.at && !answered.is_empty() => {
+                self.attach_best(now, slot, answered);
+            }
+            Some(Attempt::Probing { asked, until, .. }) if until <= now.at => {
+                self.shun(now, &asked)
+            }
+            Some(Attempt::Attaching { node, until }) if until <= now.at => self.shun(now, &[node]),
+            waiting => self.homes.attempts[slot] = waiting,
+        }
+    }
+
+    fn shun(&mut self, now: Now, nodes: &[NodeId]) {
+        let until = now.at + self.config.timing.home.attach_jitter * 5;
+        let avoid = &mut self.homes.avoid;
+        avoid.retain(|_, until| *until > now.at);
+        let room = MAX_AVOIDED.saturating_sub(avoid.len());
+        avoid.extend(nodes.iter().take(room).map(|node| (*node, until)));
+    }
+
+    fn probe(&mut self, now: Now, slot: usize) {
+        let free: Vec<NodeId> = self
+            .roster
+            .serving()
+            .map(|entry| entry.node())
+            .filter(|node| !self.homes.engaged(node) && !self.homes.avoid.contains_key(node))
+            .collect();
+        let asked = self.pick(free, 2);
+        if asked.is_empty() {
+            return;
+        }
+        for node in &asked {
+            let attach = wire::Attach {
+                probe: true,
+                slot: slot as u32,
+                ..Default::default()
+            };
+            self.send(*node, Kind::Attach(attach));
+        }
+        let until = now.at + self.config.timing.home.attach_timeout;
+        self.homes.attempts[slot] = Some(Attempt::Probing {
+            asked,
+            answered: Vec::new(),
+            until,
+        });
+        self.timers.at_latest(Timer::Homes, until);
+    }
+
+    fn attach_best(&mut self, now: Now, slot: usize, answered: Vec<(NodeId, u64)>) {
+        let Some((node, _)) = answered.into_iter().min_by_key(|(_, cost)| *cost) else {
+            return;
+        };
+        let attach = wire::Attach {
+            contact: Some(self.contact.signed.clone()),
+            candidacy: Some(self.own_candidacy(now)),
+            slot: slot as u32,
+            other_home: self.homes.slots[1 - slot]
+                .map(NodeId::to_bytes)
+                .unwrap_or_default(),
+            probe: false,
+        };
+        self.send(node, Kind::Attach(attach));
+        let until = now.at + self.config.timing.home.attach_timeout;
+        self.homes.attempts[slot] = Some(Attempt::Attaching { node, until });
+        self.timers.at_latest(Timer::Homes, until);
+    }
+
+    pub(super) fn on_attached(&mut self, now: Now, from: NodeId, attached: &wire::Attached) {
+        let round_trip = self
+            .links
+            .get(&from)
+            .map_or(0, |link| link.round_trip.as_micros() as u64)
+            .min(u64::from(u32::MAX));
+        // A thousandth of utilisation weighs as much as a tenth of a millisecond:
+        // load decides among near ones, distance among idle ones.
+        let cost = u64::from(attached.utilisation_milli) * 100 + round_trip;
+        for slot in 0..HOMES {
+            match &mut self.homes.attempts[slot] {
+                Some(Attempt::Probing {
+                    asked,
+                    answered,
+                    until,
+                }) if attached.probe
+                    && asked.contains(&from)
+                    && answered.iter().all(|(node, _)| *node != from) =>
+                {
+                    answered.push((from, cost));
+                    if answered.len() == asked.len() {
+                        *until = now.at;
+                        self.timers.at_latest(Timer::Homes, now.at);
+                    }
+                }
+                Some(Attempt::Attaching { node, .. }) if !attached.probe && *node == from => {
+                    self.homes.attempts[slot] = None;
+                    self.homes.slots[slot] = Some(from);
+                    self.event(Event::Homes(self.homes.nodes()));
+                    self.tell_untold(now);
+                    self.tell_other_home(now, slot, from);
+                    let digest = self.digest(true);
+                    self.send(from, digest);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The home in the other slot learns who the new one is, so that it can
+    /// tell us when that one dies.
+    fn tell_other_home(&mut self, now: Now, slot: usize, new: NodeId) {
+        if let Some(other) = self.homes.slots[1 - slot] {
+            let attach = wire::Attach {
+                contact: Some(self.contact.signed.clone()),
+                candidacy: Some(self.own_candidacy(now)),
+                slot: (1 - slot) as u32,
+                other_home: new.to_bytes(),
+                probe: false,
+            };
+            self.send(other, Kind::Attach(attach));
+        }
+    }
+
+    pub(super) fn on_redirect(&mut self, now: Now, from: NodeId, redirect: wire::Redirect) {
+        // Anybody can send this; only those asked have an answer.
+        let engaged = self.homes.engaged(&from);
+        if engaged {
+            self.shun(now, &[from]);
+        }
+        for slot in 0..HOMES {
+            let ours = match &self.homes.attempts[slot] {
+                Some(Attempt::Probing { asked, .. }) => asked.contains(&from),
+                Some(Attempt::Attaching { node, .. }) => *node == from,
+                None => false,
+            };
+            if ours {
+                self.homes.attempts[slot] = None;
+            }
+        }
+        if engaged {
+            self.on_roster(
+                now,
+                from,
+                wire::RosterEntries {
+                    entries: redirect.to,
+                    dead: Vec::new(),
+                },
+            );
+            self.lose_home(now, from);
+            self.timers.at_latest(Timer::Homes, now.at);
+        }
+    }
+
+    pub(super) fn on_home_lost(&mut self, now: Now, from: NodeId, lost: &wire::HomeLost) {
+        let Some(node) = NodeId::from_slice(&lost.node_id) else {
+            return;
+        };
+        if self.homes.slots.contains(&Some(from)) && node != from {
+            self.roster.set_down(&node, true);
+            self.roster_changed(now);
+            self.lose_home(now, node);
+        }
+    }
+
+    /// Forgets `node` as a home; the other slot serves until a new one is found.
+    pub(super) fn lose_home(&mut self, now: Now, node: NodeId) {
+        let mut lost = false;
+        for slot in 0..HOMES {
+            if self.homes.slots[slot] == Some(node) {
+                self.homes.slots[slot] = None;
+                lost = true;
+            }
+        }
+        if lost {
+            self.event(Event::Homes(self.homes.nodes()));
+            self.shun(now, &[node]);
+            let wait = self.jitter(self.config.timing.home.attach_jitter / 4);
+            self.timers.at_latest(Timer::Homes, now.at + wait);
+        }
+    }
+
+    /// A super-node needs no home.
+    pub(super) fn leave_homes(&mut self) {
+        self.homes = State::default();
+        self.timers.clear(Timer::Homes);
+    }
+}

@@ -1,0 +1,336 @@
+//! A super-node's side of the bargain: leaves attached to it, what it knows of
+//! the others' load, and taking up and laying down the role.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use canopy_proto::wire::{self, core_message::Kind};
+
+use super::timers::Timer;
+use super::{Core, Event, Load, Output, Role};
+use crate::contact::Contact;
+use crate::election::jury::Standings;
+use crate::election::law::Hysteresis;
+use crate::election::mandate::Mandate;
+use crate::election::release::Release;
+use crate::keyspace::{Key, NodeId};
+use crate::swim::Swim;
+use crate::time::{Now, Time};
+
+/// Voters remembered whose ballots were far off.
+const MAX_STANDINGS: usize = 4096;
+
+/// A leaf whose home this super-node is.
+pub(super) struct Hosted {
+    pub(super) contact: Contact,
+    pub(super) candidacy: wire::Candidacy,
+    pub(super) other_home: Option<NodeId>,
+    /// This is the first of its homes.
+    pub(super) first: bool,
+}
+
+/// The role's own state.
+pub(super) struct State {
+    pub(super) swim: Swim,
+    pub(super) leaves: BTreeMap<NodeId, Hosted>,
+    pub(super) load: Load,
+    /// Super-nodes that have not answered the failure detector yet.
+    pub(super) joining: BTreeMap<NodeId, Time>,
+    /// What others reported, while this super-node is or may become officer.
+    pub(super) reports: BTreeMap<NodeId, (wire::LoadReport, Time)>,
+    pub(super) hysteresis: Hysteresis,
+    /// Incumbents raced anew lately, so that one who fails is not raced at once.
+    pub(super) renewed: BTreeMap<NodeId, Time>,
+    /// What voters' ballots were worth in the races that this peer ran.
+    pub(super) standings: Standings,
+    /// When one believed dead was last asked whether it is.
+    pub(super) called: Time,
+    /// When the law was last asked.
+    pub(super) sampled: Time,
+    /// Since when no other super-node has answered, if none does.
+    pub(super) alone_since: Option<Time>,
+    /// When an officer last showed that it is at work.
+    pub(super) officer_seen: Time,
+}
+
+impl Core {
+    /// Our own mandate came in.
+    pub(super) fn mandated(&mut self, now: Now, mandate: &Mandate) {
+        self.candidacy.measured_bps = mandate.capacity_bps;
+        if mandate.deputy {
+            if self.host.is_none() {
+                self.set_role(Role::Deputy);
+            }
+            return;
+        }
+        if self.host.is_none() || self.role == Role::Retiring {
+            self.leave_homes();
+            self.muster_over();
+            let swim = self.new_swim(now);
+            self.host = Some(Box::new(State {
+                swim,
+                leaves: BTreeMap::new(),
+                load: Load::default(),
+                joining: BTreeMap::new(),
+                reports: BTreeMap::new(),
+                hysteresis: Hysteresis::default(),
+                renewed: BTreeMap::new(),
+                standings: Standings::new(MAX_STANDINGS),
+                called: now.at,
+                sampled: now.at,
+                alone_since: None,
+                officer_seen: now.at,
+            }));
+            self.greet_members(now);
+        }
+        let contact = self.contact.clone();
+        self.roster.contact(contact);
+        self.set_role(Role::SuperNode);
+        let report = self.jitter(self.config.timing.election.report_interval);
+        self.timers.set(Timer::Report, now.at + report);
+        self.timers.set(Timer::Sync, now.at + report);
+    }
+
+    /// The operator's word that this peer serves: checked like anybody's, and
+    /// passed on.
+    pub(super) fn designated(&mut self, now: Now, mandate: wire::SignedMandate) {
+        let entry = wire::RosterEntry {
+            mandate: Some(mandate),
+            contact: Some(self.contact.signed.clone()),
+            release: None,
+        };
+        let own = self.node_id();
+        match self.admit(now, &entry, false) {
+            Ok(Some(_)) => self.spread_node(&own),
+            Ok(None) => {}
+            Err(error) => self.event(Event::MandateRefused {
+                candidate: Some(own),
+                reason: error.to_string(),
+            }),
+        }
+    }
+
+    fn greet_members(&mut self, now: Now) {
+        let own = self.node_id();
+        let others: Vec<NodeId> = self
+            .roster
+            .entries()
+            .filter(|entry| entry.in_office() && entry.node() != own)
+            .map(|entry| entry.node())
+            .collect();
+        let grace = now.at + self.config.timing.gossip.join_grace();
+        for node in others {
+            let Some(host) = &mut self.host else { return };
+            host.joining.insert(node, grace);
+            let effects = host.swim.announce(now.at, node);
+            self.timers.at_latest(Timer::Expiry, grace);
+            self.swim_effects(now, effects);
+        }
+    }
+
+    pub(super) fn on_gossip(&mut self, now: Now, from: NodeId, packet: &Bytes) {
+        let may = self
+            .roster
+            .get(&from)
+            .is_some_and(|entry| entry.in_office());
+        if let (true, Some(host)) = (may, &mut self.host) {
+            let effects = host.swim.packet(now.at, packet);
+            self.swim_effects(now, effects);
+        }
+    }
+
+    pub(super) fn on_attach(&mut self, now: Now, from: NodeId, attach: wire::Attach) {
+        let serves = self.role == Role::SuperNode;
+        let Some(host) = self.host.as_mut().filter(|_| serves) else {
+            return self.redirect(from);
+        };
+        let utilisation_milli = host.load.worst();
+        let leaves = host.leaves.len() as u32;
+        let reply = |probe| {
+            Kind::Attached(wire::Attached {
+                utilisation_milli,
+                leaves,
+                probe,
+            })
+        };
+        let known = host.leaves.contains_key(&from);
+        if !known && host.leaves.len() >= self.config.max_leaves {
+            return self.redirect(from);
+        }
+        if attach.probe {
+            return self.send(from, reply(true));
+        }
+        let Some(contact) = attach.contact.as_ref().and_then(|c| Contact::open(c).ok()) else {
+            return;
+        };
+        if contact.node_id != from {
+            return;
+        }
+        let hosted = Hosted {
+            contact,
+            candidacy: attach.candidacy.unwrap_or_default(),
+            other_home: NodeId::from_slice(&attach.other_home),
+            first: attach.slot == 0,
+        };
+        host.leaves.insert(from, hosted);
+        self.send(from, reply(false));
+        self.timers.at_latest(
+            Timer::Report,
+            now.at + self.config.timing.election.report_interval,
+        );
+    }
+
+    fn redirect(&mut self, from: NodeId) {
+        let own = self.node_id();
+        let others: Vec<NodeId> = self
+            .roster
+            .serving()
+            .map(|e| e.node())
+            .filter(|n| *n != own)
+            .collect();
+        let chosen = self.pick(others, 4);
+        let to = chosen
+            .iter()
+            .filter_map(|node| self.roster.get(node))
+            .map(|e| e.to_wire())
+            .collect();
+        self.send(from, Kind::Redirect(wire::Redirect { to }));
+    }
+
+    pub(super) fn on_standing(&mut self, from: NodeId, standing: wire::Standing) {
+        let hosted = self
+            .host
+            .as_mut()
+            .and_then(|host| host.leaves.get_mut(&from));
+        if let (Some(hosted), Some(candidacy)) = (hosted, standing.candidacy) {
+            hosted.candidacy = candidacy;
+        }
+    }
+
+    pub(super) fn on_forward(&mut self, now: Now, from: NodeId, forward: wire::Forward) {
+        let Some(to) = NodeId::from_slice(&forward.to) else {
+            return;
+        };
+        if to == self.node_id() {
+            // Only what a home may bring: calls to serve on a jury.
+            let Ok(message) = <wire::CoreMessage as prost::Message>::decode(forward.message) else {
+                return;
+            };
+            if let Some(kind @ Kind::Summons(_)) = message.kind {
+                self.message(now, from, kind);
+            }
+            return;
+        }
+        let ours = self
+            .host
+            .as_ref()
+            .is_some_and(|host| host.leaves.contains_key(&to));
+        if ours && self.roster.serves(&from) && forward.from == from.0.as_slice() {
+            self.send(to, Kind::Forward(forward));
+        }
+    }
+
+    pub(super) fn session_up(&mut self, now: Now, node: NodeId) {
+        let inbound = self.links.get(&node).is_some_and(|link| link.inbound);
+        if !inbound {
+            let digest = self.digest(true);
+            self.send(node, digest);
+        }
+        if self.host.is_none() && self.roster.set_down(&node, false) {
+            self.roster_changed(now);
+        }
+        self.candidacy.linked();
+        if self.links.len() <= 3 {
+            self.timers.at_latest(Timer::Candidacy, now.at);
+        }
+    }
+
+    pub(super) fn session_down(&mut self, now: Now, node: NodeId) {
+        self.candidacy.unlinked(&node);
+        if let Some(host) = &mut self.host {
+            host.leaves.remove(&node);
+        } else {
+            self.lose_home(now, node);
+        }
+    }
+
+    /// A super-node could not be dialled: a leaf looks elsewhere, a super-node
+    /// leaves the verdict to the failure detector.
+    pub(super) fn unreachable(&mut self, now: Now, node: NodeId) {
+        if self.host.is_none() && self.roster.set_down(&node, true) {
+            self.roster_changed(now);
+        }
+        self.session_down(now, node);
+    }
+
+    /// Lays the role down of our own will.
+    pub(super) fn step_down(&mut self, now: Now, reason: &str) {
+        let Some(term) = self
+            .roster
+            .get(&self.node_id())
+            .filter(|e| e.in_office())
+            .map(|e| e.term)
+        else {
+            return;
+        };
+        let release = Release {
+            network: self.config.network.clone(),
+            candidate: self.node_id(),
+            term,
+            issued_ms: now.unix_ms,
+            reason: reason.to_owned(),
+        };
+        let release = release.lay_down(&self.identity);
+        if self.admit_release(now, &release).is_some() {
+            let own = self.node_id();
+            self.spread_node(&own);
+        }
+    }
+
+    /// The mandate is over: hand over what is held, then be a leaf again.
+    pub(super) fn retire(&mut self, now: Now) {
+        let Some(host) = &mut self.host else {
+            if self.role == Role::Deputy {
+                self.set_role(Role::Leaf);
+            }
+            return;
+        };
+        let leaves: Vec<NodeId> = host.leaves.keys().copied().collect();
+        host.leaves.clear();
+        let effects = host.swim.leave(now.at);
+        self.swim_effects(now, effects);
+        for leaf in leaves {
+            self.redirect(leaf);
+        }
+        let _ = self.candidacy.backoff.demoted(now.at);
+        self.election = None;
+        self.timers.clear(Timer::Report);
+        self.timers.clear(Timer::Election);
+        self.set_role(Role::Retiring);
+    }
+
+    pub(super) fn handed_over(&mut self, now: Now) {
+        if self.role == Role::Retiring {
+            self.host = None;
+            self.timers.clear(Timer::Sync);
+            self.set_role(Role::Leaf);
+            self.roster_changed(now);
+            self.outputs.push_back(Output::Save);
+        }
+    }
+
+    /// The term that the next election has.
+    pub(super) fn next_term(&self) -> u64 {
+        self.roster.max_term().saturating_add(1)
+    }
+
+    /// The super-nodes that may run `term`, in order.
+    pub(super) fn officers(&self, term: u64) -> Vec<NodeId> {
+        let position: Key = crate::keyspace::keys::election(&self.config.network, term);
+        self.placement
+            .closest(&position, 3)
+            .into_iter()
+            .map(|(_, node)| node)
+            .collect()
+    }
+}

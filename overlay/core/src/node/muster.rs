@@ -1,0 +1,339 @@
+//! What peers do while nobody serves: they find each other, form an assembly,
+//! and its chair runs the founding election.
+//!
+//! The chair is the member with the lowest hash; nobody chooses it. If it does
+//! nothing for a while the next one acts.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use canopy_proto::wire::{self, Topology, core_message::Kind};
+
+use super::running::{Entrant, Runner};
+use super::timers::Timer;
+use super::{Core, Output};
+use crate::contact::Contact;
+use crate::keyspace::{Key, NodeId};
+use crate::placement::R;
+use crate::time::{Now, Time};
+
+/// Members of an assembly at most; a mandate names them all.
+const MAX_MEMBERS: usize = 256;
+/// Peers dialled at once while joining.
+const DIALS: usize = 8;
+/// Members that one message tells of.
+const GOSSIP: usize = 48;
+/// A candidate and the smallest jury.
+pub(super) const MIN_ASSEMBLY: usize = 4;
+
+struct Member {
+    contact: Contact,
+    candidacy: wire::Candidacy,
+    heard: Time,
+}
+
+/// The assembly as this peer sees it.
+pub(super) struct State {
+    members: BTreeMap<NodeId, Member>,
+    /// When a member last came or went, or the chair last showed itself.
+    settled: Time,
+    /// When the first mandate of a founding was endorsed, and for which officer.
+    pub(super) endorsed: Option<(NodeId, Time)>,
+}
+
+impl State {
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(super) fn knows(&self, node: &NodeId) -> bool {
+        self.members.contains_key(node)
+    }
+
+    pub(super) fn addrs_of(&self, node: &NodeId) -> Option<Vec<SocketAddr>> {
+        self.members
+            .get(node)
+            .map(|member| member.contact.addrs.clone())
+    }
+
+    /// The members, ascending, each with its contact.
+    pub(super) fn contacts(&self) -> impl Iterator<Item = &Contact> {
+        self.members.values().map(|member| &member.contact)
+    }
+
+    /// The order in which members take the chair.
+    fn chairs(&self, network: &str) -> Vec<NodeId> {
+        let mut order: Vec<NodeId> = self.members.keys().copied().collect();
+        order.sort_by_key(|node| Key::hash("chair", &[network.as_bytes(), &node.0]));
+        order
+    }
+}
+
+impl Core {
+    /// Joins by the configured peers while no super-node is known.
+    pub(super) fn bootstrap_tick(&mut self, now: Now) {
+        if self.roster.serving().next().is_some() && !self.links.is_empty() {
+            return;
+        }
+        // Dead super-nodes may be back; and a long list must not be dialled at once.
+        let dead: Vec<NodeId> = self
+            .roster
+            .entries()
+            .filter(|entry| entry.in_office())
+            .map(|entry| entry.node())
+            .collect();
+        for node in self.pick(dead, DIALS) {
+            let addrs = self.addrs_of(&node);
+            let node = Some(node);
+            self.outputs.push_back(Output::Connect { node, addrs });
+        }
+        for (node, addr) in self.pick(self.config.peers.clone(), DIALS) {
+            let linked = node.is_some_and(|node| self.links.contains_key(&node))
+                || self
+                    .links
+                    .values()
+                    .any(|link| link.contact.addrs.contains(&addr));
+            if !linked {
+                self.outputs.push_back(Output::Connect {
+                    node,
+                    addrs: vec![addr],
+                });
+            }
+        }
+        for node in self.links.keys().copied().collect::<Vec<_>>() {
+            let digest = self.digest(true);
+            self.send(node, digest);
+        }
+        let wait = self.jitter(self.config.timing.muster.roster_interval);
+        self.timers.set(Timer::Bootstrap, now.at + wait);
+    }
+
+    fn muster_state(&mut self, now: Now) -> Option<&mut State> {
+        let nobody = self.roster.serving().next().is_none();
+        if !nobody || self.config.topology == Topology::Hybrid {
+            return None;
+        }
+        if self.muster.is_none() {
+            let own = Member {
+                contact: self.contact.clone(),
+                candidacy: self.own_candidacy(now),
+                heard: now.at,
+            };
+            let members = BTreeMap::from([(self.node_id(), own)]);
+            self.muster = Some(Box::new(State {
+                members,
+                settled: now.at,
+                endorsed: None,
+            }));
+            self.timers.set(Timer::Muster, now.at);
+        }
+        self.muster.as_deref_mut()
+    }
+
+    /// A peer that knows no super-node either.
+    pub(super) fn muster_with(&mut self, now: Now, node: NodeId) {
+        if self.muster_state(now).is_some() {
+            let muster = self.muster_message(now);
+            self.send(node, Kind::Muster(muster));
+        }
+    }
+
+    fn muster_message(&mut self, now: Now) -> wire::Muster {
+        let own = self.node_id();
+        let others: Vec<NodeId> = match &self.muster {
+            Some(state) => state
+                .members
+                .keys()
+                .copied()
+                .filter(|node| *node != own)
+                .collect(),
+            None => Vec::new(),
+        };
+        let chosen = self.pick(others, GOSSIP);
+        let mut members = vec![wire::MusterEntry {
+            contact: Some(self.contact.signed.clone()),
+            candidacy: Some(self.own_candidacy(now)),
+            age_ms: 0,
+        }];
+        if let Some(state) = &self.muster {
+            members.extend(
+                chosen
+                    .iter()
+                    .filter_map(|node| state.members.get(node))
+                    .map(|member| wire::MusterEntry {
+                        contact: Some(member.contact.signed.clone()),
+                        candidacy: Some(member.candidacy),
+                        age_ms: u32::try_from(now.at.since(member.heard).as_millis())
+                            .unwrap_or(u32::MAX),
+                    }),
+            );
+        }
+        wire::Muster { members }
+    }
+
+    pub(super) fn on_muster(&mut self, now: Now, from: NodeId, muster: wire::Muster) {
+        if self.roster.serving().next().is_some() {
+            // The sender has not heard that somebody serves.
+            let digest = wire::RosterDigest::default();
+            self.on_roster_digest(now, from, digest);
+            return;
+        }
+        let own = self.node_id();
+        let horizon = self.config.timing.muster.quiet * 10;
+        let Some(state) = self.muster_state(now) else {
+            return;
+        };
+        let mut news = false;
+        for entry in muster.members.into_iter().take(GOSSIP + 1) {
+            let age = Duration::from_millis(u64::from(entry.age_ms));
+            let Some(signed) = entry.contact.filter(|_| age < horizon) else {
+                continue;
+            };
+            let known = state
+                .members
+                .values_mut()
+                .find(|member| member.contact.signed == signed);
+            let heard = now.at - age;
+            if let Some(member) = known {
+                if heard >= member.heard && member.contact.node_id != own {
+                    member.heard = heard;
+                    member.candidacy = entry.candidacy.unwrap_or_default();
+                }
+                continue;
+            }
+            let Ok(contact) = Contact::open(&signed) else {
+                continue;
+            };
+            let node = contact.node_id;
+            let old = state
+                .members
+                .get(&node)
+                .map(|member| member.contact.issued_ms);
+            let full = state.members.len() >= MAX_MEMBERS && old.is_none();
+            if node == own || full || old.is_some_and(|issued| issued >= contact.issued_ms) {
+                continue;
+            }
+            news |= old.is_none();
+            let candidacy = entry.candidacy.unwrap_or_default();
+            state.members.insert(
+                node,
+                Member {
+                    contact,
+                    candidacy,
+                    heard,
+                },
+            );
+        }
+        if news {
+            state.settled = now.at;
+            let message = self.muster_message(now);
+            self.send(from, Kind::Muster(message));
+        }
+    }
+
+    /// Our own candidacy changed: the assembly must know.
+    pub(super) fn muster_standing(&mut self, now: Now, candidacy: wire::Candidacy) {
+        let (own, contact) = (self.node_id(), self.contact.clone());
+        if let Some(state) = &mut self.muster {
+            state.members.insert(
+                own,
+                Member {
+                    contact,
+                    candidacy,
+                    heard: now.at,
+                },
+            );
+            self.timers.at_latest(Timer::Muster, now.at);
+        }
+    }
+
+    /// The chair, or an officer in its place, is at work.
+    pub(super) fn muster_active(&mut self, now: Now) {
+        if let Some(state) = &mut self.muster {
+            state.settled = now.at;
+        }
+    }
+
+    pub(super) fn muster_over(&mut self) {
+        self.muster = None;
+        self.timers.clear(Timer::Muster);
+    }
+
+    pub(super) fn muster_tick(&mut self, now: Now) {
+        let own = self.node_id();
+        let (interval, quiet) = (
+            self.config.timing.muster.interval,
+            self.config.timing.muster.quiet,
+        );
+        let Some(state) = &mut self.muster else {
+            return;
+        };
+        let before = state.members.len();
+        state
+            .members
+            .retain(|node, member| *node == own || now.at.since(member.heard) < quiet * 10);
+        if state.members.len() != before {
+            state.settled = now.at;
+        }
+        let others: Vec<NodeId> = state
+            .members
+            .keys()
+            .copied()
+            .filter(|node| *node != own)
+            .collect();
+        for node in self.pick(others, 3) {
+            let message = self.muster_message(now);
+            self.send(node, Kind::Muster(message));
+        }
+        self.take_chair(now);
+        let wait = self.jitter(interval);
+        self.timers.at_latest(Timer::Muster, now.at + wait);
+    }
+
+    /// Opens the founding election when the assembly has settled and it is
+    /// this peer's turn.
+    fn take_chair(&mut self, now: Now) {
+        let timing = &self.config.timing;
+        let (quiet, patience) = (timing.muster.quiet, timing.election.officer_timeout);
+        let Some(state) = self.muster.as_ref().filter(|_| self.election.is_none()) else {
+            return;
+        };
+        let rank = state
+            .chairs(&self.config.network)
+            .iter()
+            .position(|node| *node == self.node_id());
+        let waited = now.at.since(state.settled);
+        let turn = rank.is_some_and(|rank| {
+            waited >= quiet + patience * u32::try_from(rank).unwrap_or(u32::MAX)
+        });
+        if !turn || state.members.len() < MIN_ASSEMBLY {
+            return;
+        }
+        let mut candidates: Vec<&Member> = state
+            .members
+            .values()
+            .filter(|m| m.candidacy.eligible)
+            .collect();
+        candidates.sort_by_key(|m| (std::cmp::Reverse(m.candidacy.claim_bps), m.contact.node_id));
+        let leaves = state.members.len();
+        let wanted = match self.config.topology {
+            Topology::Pure => candidates.len(),
+            _ => R.max(leaves.div_ceil(self.config.ratio.max(1))),
+        };
+        // Fewer candidates than wanted may just not have been dialled back yet.
+        if candidates.is_empty() || (candidates.len() < wanted && waited < quiet * 3) {
+            return;
+        }
+        let queue: Vec<Entrant> = candidates
+            .iter()
+            .map(|member| Entrant {
+                contact: member.contact.clone(),
+                claim_bps: member.candidacy.claim_bps,
+            })
+            .collect();
+        let electorate: Vec<Contact> = state.contacts().cloned().collect();
+        let reason = format!("{leaves} peers and no super-node");
+        self.open_election(now, Runner::Chair { electorate }, queue, wanted, reason);
+    }
+}

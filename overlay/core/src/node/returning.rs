@@ -1,0 +1,336 @@
+//! The returning officer: who runs the next term, what it knows of the others'
+//! load, and when it opens an election or recalls a super-node.
+//!
+//! Every super-node reports to the three whose seats are closest to the next
+//! term. The first of them acts; the others only when it stays silent.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use canopy_proto::wire::{self, core_message::Kind};
+
+use super::running::{Entrant, Runner};
+use super::timers::Timer;
+use super::{Core, Role};
+use crate::contact::Contact;
+use crate::election::law::{self, Need, Overview, SuperNode, deputies_wanted};
+use crate::keyspace::NodeId;
+use crate::roster::Entry;
+use crate::time::Now;
+
+/// Mandates renewed in one election: what is measured serves others less well.
+const RENEWED_AT_ONCE: usize = 2;
+/// How often the renewal of a mandate is tried before it ends.
+const RENEWAL_TRIES: u32 = 8;
+/// Candidates that one report names.
+const CANDIDATES: usize = 8;
+
+impl Core {
+    pub(super) fn report_tick(&mut self, now: Now) {
+        if self.role != Role::SuperNode {
+            return;
+        }
+        let own = self.node_id();
+        let alone = self.placement.len() <= 1;
+        if let Some(host) = &mut self.host {
+            let since = host.alone_since.unwrap_or(now.at);
+            host.alone_since = alone.then_some(since);
+        }
+        let report = self.own_report(now);
+        let officers = self.officers(self.next_term());
+        for officer in officers.iter().filter(|node| **node != own) {
+            self.send(*officer, Kind::LoadReport(report.clone()));
+        }
+        if let (Some(rank), Some(host)) = (officers.iter().position(|n| *n == own), &mut self.host)
+        {
+            host.reports.insert(own, (report, now.at));
+            self.consider(now, rank as u32);
+        }
+        let wait = self.jitter(self.config.timing.election.report_interval);
+        self.timers.set(Timer::Report, now.at + wait);
+    }
+
+    fn own_report(&self, now: Now) -> wire::LoadReport {
+        let Some(host) = &self.host else {
+            return wire::LoadReport::default();
+        };
+        // A leaf counts at its first home only.
+        let first_homes = host
+            .leaves
+            .values()
+            .filter(|leaf| leaf.first || leaf.other_home.is_none())
+            .count();
+        let mut best: Vec<_> = host
+            .leaves
+            .values()
+            .filter(|leaf| leaf.candidacy.eligible)
+            .collect();
+        best.sort_by_key(|leaf| (Reverse(leaf.candidacy.claim_bps), leaf.contact.node_id));
+        let candidates = best.iter().take(CANDIDATES).map(|leaf| wire::MusterEntry {
+            contact: Some(leaf.contact.signed.clone()),
+            candidacy: Some(leaf.candidacy),
+            age_ms: 0,
+        });
+        wire::LoadReport {
+            at_ms: now.unix_ms,
+            leaves: first_homes as u32,
+            connections_milli: host.load.connections,
+            operations_milli: host.load.operations,
+            bytes_milli: host.load.bytes,
+            memory_milli: host.load.memory,
+            cpu_milli: host.load.cpu,
+            candidates: candidates.collect(),
+            term: self.election.as_ref().map_or(0, |election| election.term),
+        }
+    }
+
+    pub(super) fn on_load_report(&mut self, now: Now, from: NodeId, report: wire::LoadReport) {
+        if !self.roster.serves(&from) || report.candidates.len() > CANDIDATES {
+            return;
+        }
+        let Some(host) = &mut self.host else { return };
+        if report.term > 0 {
+            host.officer_seen = now.at;
+        }
+        host.reports.insert(from, (report, now.at));
+    }
+
+    /// Asks the law, and acts on what it says when that has lasted.
+    fn consider(&mut self, now: Now, rank: u32) {
+        if self.election.is_some() {
+            return;
+        }
+        if self.renew(now, rank) {
+            return;
+        }
+        let overview = self.overview(now);
+        let need = law::need(&overview, &self.config.law());
+        let patience = self.config.timing.election.officer_timeout * rank;
+        let (settle, sample) = (
+            self.config.timing.election.settle,
+            self.config.timing.election.sample_interval,
+        );
+        let Some(host) = &mut self.host else { return };
+        let quiet = need == Need::Hold;
+        if quiet && overview.deputies >= deputies_wanted(overview.super_nodes.len()) {
+            // Nothing to do: no officer owes anything.
+            host.officer_seen = now.at;
+        }
+        let need = match now.at.since(host.sampled) >= sample {
+            true => {
+                host.sampled = now.at;
+                host.hysteresis.sample(need)
+            }
+            false => return,
+        };
+        let silent = rank == 0 || now.at.since(host.officer_seen) >= patience;
+        if !silent || now.at.since(self.started) < settle {
+            return;
+        }
+        match need {
+            Need::Grow { count, reasons } => {
+                let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+                self.grow(now, count, reasons.join(", "));
+            }
+            Need::Shrink { .. } if self.merging(now) => {}
+            Need::Shrink { node, reason } => self.recall(now, &node, &reason.to_string()),
+            Need::Hold if quiet => self.appoint_deputies(now, &overview),
+            Need::Hold => {}
+        }
+    }
+
+    fn overview(&self, now: Now) -> Overview {
+        let fresh = self.config.timing.election.report_interval * 8;
+        let reports = self.host.as_ref().map(|host| &host.reports);
+        let report_of = |node: &NodeId| {
+            reports
+                .and_then(|r| r.get(node))
+                .filter(|(_, at)| now.at.since(*at) < fresh)
+                .map(|(report, _)| report)
+        };
+        let super_nodes: Vec<SuperNode> = self
+            .roster
+            .serving()
+            .map(|entry| {
+                let report = report_of(&entry.node());
+                SuperNode {
+                    node: entry.node(),
+                    capacity_bps: entry.capacity_bps,
+                    utilisation_milli: report.map_or(0, worst),
+                    domain: entry.domain.clone(),
+                    leaves: report.map_or(0, |r| r.leaves),
+                    since_ms: entry.issued_ms,
+                    designated: entry.designated(),
+                }
+            })
+            .collect();
+        let standing = super_nodes
+            .iter()
+            .filter_map(|s| report_of(&s.node))
+            .map(|r| r.candidates.len());
+        let deputies = self.deputies().count();
+        Overview {
+            // Deputies come first when places are to be filled.
+            candidates: standing.sum::<usize>() + deputies,
+            leaves: super_nodes.iter().map(|s| s.leaves as usize).sum(),
+            topology: self.config.topology,
+            super_nodes,
+            deputies,
+            in_flight: 0,
+        }
+    }
+
+    fn deputies(&self) -> impl Iterator<Item = &Entry> {
+        self.roster
+            .entries()
+            .filter(|entry| entry.deputy && entry.release.is_none() && !entry.down)
+    }
+
+    /// Candidates of all reports, the largest claims first.
+    fn candidates(&self) -> Vec<Entrant> {
+        let Some(host) = &self.host else {
+            return Vec::new();
+        };
+        let mut all: BTreeMap<NodeId, Entrant> = BTreeMap::new();
+        for (report, _) in host.reports.values() {
+            for entry in &report.candidates {
+                let claim = entry.candidacy.filter(|c| c.eligible).map(|c| c.claim_bps);
+                let contact = entry.contact.as_ref().and_then(|c| Contact::open(c).ok());
+                let (Some(claim_bps), Some(contact)) = (claim, contact) else {
+                    continue;
+                };
+                let known = self.roster.get(&contact.node_id);
+                if known.is_none_or(|e| e.release.is_some()) {
+                    let entrant = Entrant { contact, claim_bps };
+                    all.entry(entrant.contact.node_id).or_insert(entrant);
+                }
+            }
+        }
+        let mut all: Vec<Entrant> = all.into_values().collect();
+        all.sort_by_key(|entrant| (Reverse(entrant.claim_bps), entrant.contact.node_id));
+        all
+    }
+
+    /// Races incumbents anew whose mandates end soon, those that end first
+    /// before the others, a few at a time; true if it did. An officer cannot
+    /// sign its own mandate, so that its first stand-in renews that.
+    fn renew(&mut self, now: Now, rank: u32) -> bool {
+        let timing = self.config.timing.election;
+        let first = self.officers(self.next_term()).first().copied();
+        let window = u64::try_from(timing.mandate_renewal.as_millis()).unwrap_or(u64::MAX);
+        let again = timing.mandate_renewal / RENEWAL_TRIES;
+        let Some(host) = &mut self.host else {
+            return false;
+        };
+        host.renewed.retain(|_, at| now.at.since(*at) < again);
+        let mut ending: Vec<&Entry> = self
+            .roster
+            .serving()
+            .filter(|entry| !entry.designated())
+            .filter(|entry| entry.expires_ms.saturating_sub(now.unix_ms) < window)
+            .filter(|entry| !host.renewed.contains_key(&entry.node()))
+            .filter(|entry| match rank {
+                0 => Some(entry.node()) != first,
+                1 => Some(entry.node()) == first,
+                _ => false,
+            })
+            .collect();
+        ending.sort_by_key(|entry| (entry.expires_ms, entry.node()));
+        let entrants: Vec<Entrant> = ending
+            .into_iter()
+            .take(RENEWED_AT_ONCE)
+            .filter_map(|entry| {
+                Some(Entrant {
+                    contact: entry.contact()?.clone(),
+                    // Room for one that was measured on a bad day.
+                    claim_bps: entry.capacity_bps.saturating_mul(2),
+                })
+            })
+            .collect();
+        if entrants.is_empty() {
+            return false;
+        }
+        let nodes = entrants.iter().map(|entrant| entrant.contact.node_id);
+        host.renewed.extend(nodes.map(|node| (node, now.at)));
+        let runner = Runner::Officer {
+            activate: Vec::new(),
+            deputies: 0,
+        };
+        let count = entrants.len();
+        self.open_election(
+            now,
+            runner,
+            entrants,
+            count,
+            format!("{count} mandates end soon"),
+        );
+        true
+    }
+
+    /// Deputies first: they were measured already and serve at once.
+    fn grow(&mut self, now: Now, by: usize, reason: String) {
+        let mut deputies: Vec<(u64, NodeId)> = self
+            .deputies()
+            .map(|entry| (entry.capacity_bps, entry.node()))
+            .collect();
+        deputies.sort_by_key(|(capacity, node)| (Reverse(*capacity), *node));
+        let chosen: Vec<NodeId> = deputies
+            .into_iter()
+            .take(by)
+            .map(|(_, node)| node)
+            .collect();
+        let wanted = by - chosen.len();
+        let queue = if wanted > 0 {
+            self.candidates()
+        } else {
+            Vec::new()
+        };
+        if chosen.is_empty() && queue.is_empty() {
+            return;
+        }
+        self.open_election(
+            now,
+            Runner::Officer {
+                activate: chosen,
+                deputies: 0,
+            },
+            queue,
+            wanted,
+            reason,
+        );
+    }
+
+    /// Keeps a few measured peers in reserve when there is nothing else to do.
+    fn appoint_deputies(&mut self, now: Now, overview: &Overview) {
+        let elects = self.config.topology == wire::Topology::Elected;
+        let wanted = deputies_wanted(overview.super_nodes.len());
+        let lacking = wanted.saturating_sub(overview.deputies);
+        let queue = if elects && lacking > 0 {
+            self.candidates()
+        } else {
+            Vec::new()
+        };
+        if !queue.is_empty() {
+            let reason = format!("{} of {wanted} deputies", overview.deputies);
+            self.open_election(
+                now,
+                Runner::Officer {
+                    activate: Vec::new(),
+                    deputies: lacking,
+                },
+                queue,
+                0,
+                reason,
+            );
+        }
+    }
+}
+
+fn worst(report: &wire::LoadReport) -> u32 {
+    report
+        .connections_milli
+        .max(report.operations_milli)
+        .max(report.bytes_milli)
+        .max(report.memory_milli)
+        .max(report.cpu_milli)
+}

@@ -1,0 +1,492 @@
+//! Taking in mandates, contacts and releases, and acting on what they change.
+//! Nothing gets past [`Core::admit`] unverified, and what is refused is said.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use canopy_proto::wire::{self, core_message::Kind};
+use prost::Message;
+
+use super::sync::BATCH;
+use super::timers::Timer;
+use super::{Core, Event, Output, Role};
+use crate::contact::Contact;
+use crate::election::endorse::{MandateError, VerifyContext};
+use crate::election::mandate::{self, Basis, VerifiedMandate};
+use crate::election::release;
+use crate::keyspace::NodeId;
+use crate::roster::Nobody;
+use crate::time::Now;
+
+/// Peers to join by, told or referred to.
+const MAX_PEERS: usize = 512;
+/// Founding assemblies remembered.
+const MAX_ASSEMBLIES: usize = 8;
+/// How far a term may lie ahead of the highest one known. Terms grow by one an
+/// election, so that whoever sees more has been away for long, or is lied to.
+const MAX_TERM_AHEAD: u64 = 1 << 20;
+/// How late an expiry may be noticed after the wall clock jumped, milliseconds.
+const CLOCK_CHECK_MS: u64 = 60_000;
+
+impl Core {
+    /// Judges a paper with what this peer knows; as a newcomer who knows
+    /// nobody, if so asked.
+    pub(super) fn judge<T>(
+        &self,
+        now: Now,
+        newcomer: bool,
+        check: impl FnOnce(&VerifyContext<'_>) -> T,
+    ) -> T {
+        let mustered: Vec<NodeId> = match &self.muster {
+            Some(muster) => muster.contacts().map(|contact| contact.node_id).collect(),
+            None => Vec::new(),
+        };
+        let mut assemblies: Vec<&[NodeId]> = self.assemblies.iter().map(Vec::as_slice).collect();
+        assemblies.push(&mustered);
+        check(&VerifyContext {
+            network: &self.config.network,
+            operator: self.config.operator,
+            now_ms: now.unix_ms,
+            authorities: if newcomer { &Nobody } else { &self.roster },
+            assemblies: &assemblies,
+            bootstrap: newcomer,
+            held: &|node| self.roster.held(node),
+        })
+    }
+
+    /// Whether a peer that knows nobody alive may take its roster from `from`:
+    /// from those it was told to join by and dialled itself, from a super-node
+    /// that it knew before; from anybody if it was told of nobody. The first to
+    /// answer gives it all.
+    fn may_bootstrap_from(&self, now: Now, from: &NodeId) -> bool {
+        if let Some((giver, until)) = self.bootstrapping
+            && now.at < until
+        {
+            return giver == *from;
+        }
+        let nobody = self.roster.serving().next().is_none();
+        let named = self.links.get(from).is_some_and(|link| link.named);
+        let known = self.roster.get(from).is_some_and(|entry| entry.in_office());
+        nobody && (named || known || self.config.peers.is_empty())
+    }
+
+    /// A leaf that we were told to join by has no papers to give, and names
+    /// super-nodes instead: they count as told of.
+    fn referred(&mut self, entry: &wire::RosterEntry) {
+        let contact = entry.contact.as_ref().and_then(|c| Contact::open(c).ok());
+        let Some(contact) = contact.filter(|c| c.node_id != self.node_id()) else {
+            return;
+        };
+        let node = Some(contact.node_id);
+        if self.roster.get(&contact.node_id).is_some() {
+            return;
+        }
+        let known = self.config.peers.iter().any(|(peer, _)| *peer == node);
+        if let (false, Some(addr)) = (known, contact.addrs.first()) {
+            if self.config.peers.len() < MAX_PEERS {
+                self.config.peers.push((node, *addr));
+            }
+            let addrs = contact.addrs;
+            self.outputs.push_back(Output::Connect { node, addrs });
+        }
+    }
+
+    /// Checks one entry and takes in what is new in it; says about whom.
+    pub(super) fn admit(
+        &mut self,
+        now: Now,
+        entry: &wire::RosterEntry,
+        bootstrap: bool,
+    ) -> Result<Option<NodeId>, MandateError> {
+        let mut about = None;
+        let mut news = false;
+        if let Some(signed) = &entry.mandate
+            && !self.holds(signed)
+        {
+            let mandate = self.judge(now, bootstrap, |context| mandate::open(signed, context))?;
+            let candidate = mandate.mandate().candidate;
+            about = Some(candidate);
+            if self.has_room(&mandate, bootstrap) {
+                let before = self.roster.serves(&candidate);
+                if self.roster.insert(&mandate) {
+                    news = true;
+                    self.mandate_taken(now, &mandate, before);
+                }
+            }
+        }
+        let contact = entry.contact.as_ref().and_then(|c| Contact::open(c).ok());
+        if let Some(contact) = contact.filter(|c| about.is_none_or(|node| node == c.node_id)) {
+            about = Some(contact.node_id);
+            news |= self.roster.contact(contact);
+        }
+        if let Some(release) = &entry.release
+            && let Some(candidate) = self.admit_release(now, release)
+        {
+            (about, news) = (Some(candidate), true);
+        }
+        Ok(about.filter(|_| news))
+    }
+
+    /// A roster has its limit, and a term that nobody can have reached would
+    /// leave no number for the next one.
+    fn has_room(&self, mandate: &VerifiedMandate, bootstrap: bool) -> bool {
+        let mandate = mandate.mandate();
+        let ahead = mandate.term.saturating_sub(self.roster.max_term());
+        let designated = mandate.basis == Basis::Designated;
+        let plausible = ahead <= MAX_TERM_AHEAD || (bootstrap && mandate.term < u64::MAX / 2);
+        let known = self.roster.get(&mandate.candidate).is_some();
+        let own = mandate.candidate == self.node_id();
+        let room = known || own || self.roster.len() < self.config.most_super_nodes();
+        room && (plausible || designated)
+    }
+
+    fn holds(&self, mandate: &wire::SignedMandate) -> bool {
+        // The body names the candidate; comparing bodies needs no signature check.
+        self.roster
+            .entries()
+            .any(|entry| entry.mandate().is_some_and(|m| m.body == mandate.body))
+    }
+
+    /// Takes in a release; says whose, if it ended something.
+    pub(super) fn admit_release(
+        &mut self,
+        now: Now,
+        release: &wire::SignedRelease,
+    ) -> Option<NodeId> {
+        let checked = self.judge(now, false, |context| release::open(release, context));
+        let verified = checked.ok()?;
+        let verified = verified.release();
+        let candidate = verified.candidate;
+        let served = self.roster.serves(&candidate);
+        if !self
+            .roster
+            .release(&candidate, verified.term, release.clone())
+        {
+            return None;
+        }
+        if candidate == self.node_id() {
+            self.retire(now);
+        } else if served {
+            self.event(Event::SuperNodeDown {
+                node: candidate,
+                reason: "released",
+            });
+            if let Some(host) = &mut self.host {
+                host.reports.remove(&candidate);
+            }
+        }
+        self.roster_changed(now);
+        Some(candidate)
+    }
+
+    fn mandate_taken(&mut self, now: Now, mandate: &VerifiedMandate, served: bool) {
+        let mandate = mandate.mandate();
+        if mandate.basis == Basis::Founded && !self.assemblies.contains(&mandate.assembly) {
+            if self.assemblies.len() == MAX_ASSEMBLIES {
+                self.assemblies.remove(0);
+            }
+            self.assemblies.push(mandate.assembly.clone());
+        }
+        let own = mandate.candidate == self.node_id();
+        if own {
+            self.mandated(now, mandate);
+        }
+        self.stranger_elected(now, &mandate.candidate);
+        if !mandate.deputy && !served {
+            self.event(Event::SuperNodeUp {
+                node: mandate.candidate,
+                capacity_bps: mandate.capacity_bps,
+                seats: mandate.seats(),
+                term: mandate.term,
+            });
+        }
+        if let (false, false, Some(host)) = (own, mandate.deputy, &mut self.host) {
+            // It may have answered before its mandate got here.
+            if !host.swim.is_up(&mandate.candidate) {
+                host.joining.insert(
+                    mandate.candidate,
+                    now.at + self.config.timing.gossip.join_grace(),
+                );
+                let grace = self.config.timing.gossip.join_grace();
+                self.timers.at_latest(Timer::Expiry, now.at + grace);
+            }
+            let effects = host.swim.announce(now.at, mandate.candidate);
+            self.swim_effects(now, effects);
+        }
+        self.roster_changed(now);
+    }
+
+    /// Recomputes what follows from the roster.
+    pub(super) fn roster_changed(&mut self, now: Now) {
+        if self.host.is_none() {
+            let keep = self.homes.nodes();
+            self.roster.trim(self.config.cache, &keep);
+        }
+        let leavers: Vec<NodeId> = self
+            .placement
+            .members()
+            .map(|m| m.node)
+            .filter(|node| !self.roster.serves(node))
+            .collect();
+        let joiners = self.roster.serving().map(|entry| entry.member());
+        let placement = self.placement.updated(leavers, joiners);
+        if self.placement.is_empty() && !placement.is_empty() {
+            self.compare_with_some();
+        }
+        if placement.version() != self.placement.version() {
+            self.placement = placement.clone();
+            self.outputs.push_back(Output::Placement(placement));
+        }
+        self.outputs.push_back(Output::Save);
+        if self.roster.serving().next().is_some() {
+            self.muster_over();
+        }
+        self.expiry_due(now);
+        self.timers.at_latest(Timer::Homes, now.at);
+        let soon = self.config.timing.election.sample_interval;
+        self.timers.at_latest(Timer::Candidacy, now.at + soon);
+    }
+
+    /// Sets the timer to when the next mandate ends.
+    fn expiry_due(&mut self, now: Now) {
+        let Some(next) = self.roster.next_expiry() else {
+            return;
+        };
+        let left = next.saturating_sub(now.unix_ms).clamp(1, CLOCK_CHECK_MS);
+        let at = now.at + Duration::from_millis(left);
+        self.timers.at_latest(Timer::Expiry, at);
+    }
+
+    pub(super) fn roster_contact(&mut self, contact: Contact) {
+        if self.roster.contact(contact) {
+            self.outputs.push_back(Output::Save);
+        }
+    }
+
+    pub(super) fn on_roster(&mut self, now: Now, from: NodeId, entries: wire::RosterEntries) {
+        let trust = self.may_bootstrap_from(now, &from);
+        let mut news = Vec::new();
+        let mut foreign = Vec::new();
+        for entry in entries.entries.into_iter().take(BATCH) {
+            let mut verdict = self.admit(now, &entry, false);
+            if trust && verdict.as_ref().is_err_and(of_strangers) {
+                verdict = self.admit(now, &entry, true);
+                if matches!(verdict, Ok(Some(_))) {
+                    let lasts = self.config.timing.muster.roster_interval;
+                    self.bootstrapping = Some((from, now.at + lasts));
+                }
+            }
+            if entry.mandate.is_none() && entry.release.is_none() {
+                // Where an operator's key vouches for the super-nodes, a wrong
+                // referral costs a dial and nothing else.
+                match trust || self.config.operator.is_some() {
+                    true => self.referred(&entry),
+                    false => self.pointed_at(now, from, &entry),
+                }
+            }
+            match verdict {
+                Ok(about) => {
+                    news.extend(about);
+                    self.vouched(now, &from, &entry, &entries.dead);
+                }
+                Err(error) => {
+                    self.refused(&entry, &error);
+                    if of_strangers(&error) {
+                        foreign.push(entry);
+                    }
+                }
+            }
+        }
+        if !foreign.is_empty() {
+            if self.is_left_behind(now) {
+                self.step_down(now, "alone, while others serve");
+            }
+            self.met_foreign(now, from, foreign);
+        }
+        for node in news {
+            match self.host.is_some() {
+                true => self.spread_news(&node, from),
+                false => self.tell_homes(&node, from),
+            }
+        }
+        if self.homes.nodes().contains(&from) {
+            self.advice(now, &entries.dead);
+        }
+    }
+
+    /// A leaf learns that a super-node which did not answer is alive: by its
+    /// home, or, while it knows nobody alive, by anyone who has its papers.
+    /// Another leaf has not, and may only not have noticed yet.
+    fn vouched(&mut self, now: Now, from: &NodeId, entry: &wire::RosterEntry, dead: &[Bytes]) {
+        let signer = entry.contact.as_ref().map(|contact| &contact.signer);
+        let Some(node) = signer.and_then(|signer| NodeId::from_slice(signer)) else {
+            return;
+        };
+        let may = self.homes.nodes().contains(from) || self.roster.serving().next().is_none();
+        let alive = entry.mandate.is_some() && !dead.iter().any(|other| other.as_ref() == node.0);
+        if self.host.is_none() && may && alive && self.roster.set_down(&node, false) {
+            self.roster_changed(now);
+        }
+    }
+
+    pub(super) fn refused(&mut self, entry: &wire::RosterEntry, error: &MandateError) {
+        let body = entry
+            .mandate
+            .as_ref()
+            .and_then(|m| wire::Mandate::decode(m.body.clone()).ok());
+        let candidate = body.and_then(|mandate| NodeId::from_slice(&mandate.candidate));
+        self.event(Event::MandateRefused {
+            candidate,
+            reason: error.to_string(),
+        });
+    }
+
+    /// A home says who is dead; a leaf has no failure detector of its own.
+    fn advice(&mut self, now: Now, dead: &[Bytes]) {
+        let mut changed = false;
+        for node in dead.iter().filter_map(|bytes| NodeId::from_slice(bytes)) {
+            let served = self.roster.serves(&node) && node != self.node_id();
+            if self.host.is_none() && served && self.roster.set_down(&node, true) {
+                self.event(Event::SuperNodeDown {
+                    node,
+                    reason: "reported dead by a home",
+                });
+                changed = true;
+            }
+        }
+        if changed {
+            self.roster_changed(now);
+        }
+    }
+
+    pub(super) fn member_up(&mut self, now: Now, node: NodeId) {
+        if let Some(host) = &mut self.host {
+            host.joining.remove(&node);
+        }
+        if self.roster.set_down(&node, false) && self.roster.serves(&node) {
+            if let Some(entry) = self.roster.get(&node) {
+                let (capacity_bps, seats, term) = (entry.capacity_bps, entry.seats, entry.term);
+                self.event(Event::SuperNodeUp {
+                    node,
+                    capacity_bps,
+                    seats,
+                    term,
+                });
+            }
+            self.roster_changed(now);
+            self.spread_node(&node);
+        }
+    }
+
+    pub(super) fn member_down(&mut self, now: Now, node: NodeId) {
+        let served = self.roster.serves(&node);
+        if !self.roster.set_down(&node, true) || !served {
+            return;
+        }
+        self.event(Event::SuperNodeDown {
+            node,
+            reason: "stopped answering",
+        });
+        self.roster_changed(now);
+        let Some(host) = &mut self.host else { return };
+        host.reports.remove(&node);
+        let leaves: Vec<NodeId> = host.leaves.keys().copied().collect();
+        let homeless: Vec<NodeId> = host
+            .leaves
+            .iter()
+            .filter(|(_, l)| l.other_home == Some(node))
+            .map(|(id, _)| *id)
+            .collect();
+        for leaf in homeless {
+            self.send(
+                leaf,
+                Kind::HomeLost(wire::HomeLost {
+                    node_id: node.to_bytes(),
+                }),
+            );
+        }
+        for leaf in leaves {
+            let dead = vec![node.to_bytes()];
+            self.send(
+                leaf,
+                Kind::Roster(wire::RosterEntries {
+                    entries: Vec::new(),
+                    dead,
+                }),
+            );
+        }
+        self.timers.at_latest(Timer::Report, now.at);
+    }
+
+    pub(super) fn expiry_tick(&mut self, now: Now) {
+        let over = self.roster.expire(now.unix_ms);
+        for node in &over {
+            self.event(Event::SuperNodeDown {
+                node: *node,
+                reason: "its mandate expired",
+            });
+        }
+        if over.contains(&self.node_id()) {
+            self.retire(now);
+        }
+        if !over.is_empty() {
+            self.roster_changed(now);
+        }
+        if self.role == Role::Deputy && self.roster.get(&self.node_id()).is_none() {
+            self.set_role(Role::Leaf);
+        }
+        self.timers.set(
+            Timer::Expiry,
+            now.at + Duration::from_millis(CLOCK_CHECK_MS),
+        );
+        self.expiry_due(now);
+        let mut silent = Vec::new();
+        if let Some(host) = &mut self.host {
+            silent.extend(
+                host.joining
+                    .iter()
+                    .filter(|(_, at)| **at <= now.at)
+                    .map(|(node, _)| *node),
+            );
+            host.joining.retain(|_, at| *at > now.at);
+            if let Some(next) = host.joining.values().min() {
+                self.timers.at_latest(Timer::Expiry, *next);
+            }
+        }
+        for node in silent {
+            self.member_down(now, node);
+        }
+    }
+
+    /// Where `node` can be reached without a session: from the roster, the
+    /// assembly, the leaves of this super-node, or an election under way.
+    pub(super) fn addrs_of(&self, node: &NodeId) -> Vec<SocketAddr> {
+        if let Some(entry) = self.roster.get(node)
+            && !entry.addrs().is_empty()
+        {
+            return entry.addrs().to_vec();
+        }
+        let in_muster = self
+            .muster
+            .as_ref()
+            .and_then(|muster| muster.addrs_of(node));
+        let in_election = || {
+            self.election
+                .as_ref()
+                .and_then(|election| election.addrs_of(node))
+        };
+        in_muster.or_else(in_election).unwrap_or_default()
+    }
+}
+
+/// Refused for who signed it, and for nothing else.
+fn of_strangers(error: &MandateError) -> bool {
+    matches!(
+        error,
+        MandateError::NoAuthority
+            | MandateError::Endorsements { .. }
+            | MandateError::Officer(_)
+            | MandateError::ForeignAssembly
+    )
+}

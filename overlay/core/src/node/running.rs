@@ -1,0 +1,527 @@
+//! Running an election: one race after the other, then the papers that follow
+//! from them (mandates, recalls), signed by auditors or the assembly.
+//!
+//! The chair of an assembly and the returning officer of an overlay run the
+//! same code; they differ in who votes and who signs.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use canopy_proto::wire::{self, core_message::Kind};
+
+use super::race::{Raced, Run};
+use super::timers::Timer;
+use super::{Core, Event};
+use crate::contact::Contact;
+use crate::election::mandate::{self, Basis, Mandate};
+use crate::election::release::{self, Release};
+use crate::identity::{Domain, verify_bytes};
+use crate::keyspace::{Key, NodeId};
+use crate::time::{Now, Time};
+
+/// Auditors asked at once; two have to sign.
+const AUDITORS: usize = 4;
+/// Races of one election at most.
+const MAX_RACES: usize = 16;
+/// A candidate that scores less than one part in this many of its claim does
+/// not count as measured in turn: others may be stronger.
+const CLAIM_MISSED: u64 = 2;
+
+/// Someone to be measured, up to what it claims.
+#[derive(Clone)]
+pub(super) struct Entrant {
+    pub(super) contact: Contact,
+    /// Bits a second.
+    pub(super) claim_bps: u64,
+}
+
+/// In which capacity this peer runs the election.
+pub(super) enum Runner {
+    /// Of an assembly, whose members vote and sign.
+    Chair {
+        /// The members.
+        electorate: Vec<Contact>,
+    },
+    /// As returning officer.
+    Officer {
+        /// Deputies to call into office.
+        activate: Vec<NodeId>,
+        /// How many to elect in reserve.
+        deputies: usize,
+    },
+}
+
+/// A body that others have to sign.
+pub(super) struct Paper {
+    body: Bytes,
+    candidate: NodeId,
+    contact: Option<wire::Signed>,
+    is_release: bool,
+    endorsements: Vec<wire::Endorsement>,
+    done: bool,
+}
+
+impl Paper {
+    pub(super) fn mandate(mandate: Mandate, contact: Option<wire::Signed>) -> Self {
+        Self {
+            body: mandate.encode(),
+            candidate: mandate.candidate,
+            contact,
+            is_release: false,
+            endorsements: Vec::new(),
+            done: false,
+        }
+    }
+
+    fn release(release: &Release) -> Self {
+        Self {
+            body: release.encode(),
+            candidate: release.candidate,
+            contact: None,
+            is_release: true,
+            endorsements: Vec::new(),
+            done: false,
+        }
+    }
+
+    fn domain(&self) -> Domain {
+        if self.is_release {
+            Domain::Release
+        } else {
+            Domain::Mandate
+        }
+    }
+}
+
+/// An election under way.
+pub(super) struct Election {
+    pub(super) term: u64,
+    pub(super) runner: Runner,
+    queue: VecDeque<Entrant>,
+    wanted: usize,
+    pub(super) run: Option<Box<Run>>,
+    pub(super) raced: Vec<Raced>,
+    races: usize,
+    papers: Vec<Paper>,
+    elected: Vec<NodeId>,
+    /// When the present step has taken too long.
+    pub(super) deadline: Time,
+}
+
+impl Election {
+    pub(super) fn addrs_of(&self, node: &NodeId) -> Option<Vec<SocketAddr>> {
+        let run = self.run.as_ref()?;
+        if run.candidate.node_id == *node {
+            return Some(run.candidate.addrs.clone());
+        }
+        run.voters
+            .get(node)
+            .map(|voter| voter.contact.addrs.clone())
+    }
+
+    fn founding(&self) -> bool {
+        matches!(self.runner, Runner::Chair { .. })
+    }
+
+    /// Places to fill, in office and in reserve.
+    fn places(&self) -> usize {
+        match self.runner {
+            Runner::Chair { .. } => self.wanted,
+            Runner::Officer { deputies, .. } => self.wanted + deputies,
+        }
+    }
+
+    /// Whether enough candidates kept what they claimed.
+    fn enough(&self) -> bool {
+        let kept = self.raced.iter().filter(|raced| {
+            raced.outcome.elected && raced.outcome.score_bps >= raced.claim_bps / CLAIM_MISSED
+        });
+        kept.count() >= self.places() || self.races >= MAX_RACES
+    }
+}
+
+impl Core {
+    pub(super) fn open_election(
+        &mut self,
+        now: Now,
+        runner: Runner,
+        queue: Vec<Entrant>,
+        wanted: usize,
+        reason: String,
+    ) {
+        let term = self.next_term();
+        let election = Election {
+            term,
+            runner,
+            queue: queue.into(),
+            wanted,
+            run: None,
+            raced: Vec::new(),
+            races: 0,
+            papers: Vec::new(),
+            elected: Vec::new(),
+            deadline: now.at,
+        };
+        let places = election.places();
+        let candidates = election
+            .queue
+            .iter()
+            .take(places.min(MAX_RACES))
+            .map(|entrant| entrant.contact.node_id)
+            .collect();
+        self.event(Event::ElectionOpened {
+            term,
+            wanted: places,
+            candidates,
+            reason,
+        });
+        self.election = Some(Box::new(election));
+        self.timers.set(Timer::Election, now.at);
+    }
+
+    /// The next step of the election, when one is due.
+    pub(super) fn election_tick(&mut self, now: Now) {
+        let Some(election) = &mut self.election else {
+            return;
+        };
+        if election.deadline > now.at {
+            let at = election.deadline;
+            return self.timers.set(Timer::Election, at);
+        }
+        if election.run.is_some() {
+            return self.race_overdue(now);
+        }
+        if !election.papers.is_empty() {
+            return self.close_election();
+        }
+        if election.places() > 0
+            && !election.enough()
+            && let Some(entrant) = election.queue.pop_front()
+        {
+            election.races += 1;
+            return self.start_race(now, entrant);
+        }
+        self.draw_up(now);
+    }
+
+    /// Sets how long the present step may take.
+    pub(super) fn step_until(&mut self, at: Time) {
+        if let Some(election) = &mut self.election {
+            election.deadline = at;
+            self.timers.set(Timer::Election, at);
+        }
+    }
+
+    /// Draws up the papers that follow from the races.
+    fn draw_up(&mut self, now: Now) {
+        let Some(election) = &mut self.election else {
+            return;
+        };
+        let mut raced: Vec<Raced> = election
+            .raced
+            .drain(..)
+            .filter(|raced| raced.outcome.elected)
+            .collect();
+        raced.sort_by_key(|raced| {
+            (
+                std::cmp::Reverse(raced.outcome.score_bps),
+                raced.candidate.node_id,
+            )
+        });
+        let (wanted, places, term) = (election.wanted, election.places(), election.term);
+        let (assembly, activate) = match &mut election.runner {
+            Runner::Chair { electorate } => {
+                let mut members: Vec<NodeId> = electorate.iter().map(|c| c.node_id).collect();
+                members.sort_unstable();
+                (members, Vec::new())
+            }
+            Runner::Officer { activate, .. } => (Vec::new(), std::mem::take(activate)),
+        };
+        let basis = if assembly.is_empty() {
+            Basis::Elected
+        } else {
+            Basis::Founded
+        };
+        let lifetime = self.config.timing.election.mandate_lifetime.as_millis() as u64;
+        let (network, officer) = (self.config.network.clone(), self.node_id());
+        let mut papers: Vec<Paper> = raced
+            .into_iter()
+            .take(places)
+            .enumerate()
+            .map(|(place, raced)| {
+                let mandate = Mandate {
+                    network: network.clone(),
+                    term,
+                    candidate: raced.candidate.node_id,
+                    basis,
+                    capacity_bps: raced.outcome.score_bps,
+                    issued_ms: now.unix_ms,
+                    expires_ms: now.unix_ms.saturating_add(lifetime),
+                    beacon: raced.beacon,
+                    ballots: raced.outcome.decisive,
+                    officer,
+                    assembly: assembly.clone(),
+                    domain: raced.candidate.domain(),
+                    deputy: place >= wanted,
+                };
+                Paper::mandate(mandate, Some(raced.candidate.signed))
+            })
+            .collect();
+        papers.extend(
+            activate
+                .iter()
+                .filter_map(|node| self.activation(now, node)),
+        );
+        self.file(now, papers);
+    }
+
+    /// A deputy's mandate without the reserve: the same ballots, signed anew.
+    fn activation(&self, now: Now, node: &NodeId) -> Option<Paper> {
+        let entry = self.roster.get(node)?;
+        let body = &entry.mandate()?.body;
+        let deputy = self
+            .judge(now, false, |context| mandate::audit(body, context))
+            .ok()?;
+        let mandate = Mandate {
+            basis: Basis::Elected,
+            officer: self.node_id(),
+            assembly: Vec::new(),
+            deputy: false,
+            issued_ms: now.unix_ms,
+            ..deputy
+        };
+        Some(Paper::mandate(
+            mandate,
+            entry.contact().map(|contact| contact.signed.clone()),
+        ))
+    }
+
+    /// Calls a super-node back: the overlay does not need it any more.
+    pub(super) fn recall(&mut self, now: Now, who: &NodeId, reason: &str) {
+        let Some(term) = self.roster.get(who).map(|entry| entry.term) else {
+            return;
+        };
+        let release = Release {
+            network: self.config.network.clone(),
+            candidate: *who,
+            term,
+            issued_ms: now.unix_ms,
+            reason: reason.to_owned(),
+        };
+        let runner = Runner::Officer {
+            activate: Vec::new(),
+            deputies: 0,
+        };
+        self.open_election(
+            now,
+            runner,
+            Vec::new(),
+            0,
+            format!("recall of {who:?}: {reason}"),
+        );
+        self.file(now, vec![Paper::release(&release)]);
+    }
+
+    /// Signs the papers and asks the others to.
+    pub(super) fn file(&mut self, now: Now, mut papers: Vec<Paper>) {
+        if papers.is_empty() {
+            return self.close_election();
+        }
+        let own = self.node_id();
+        for paper in &mut papers {
+            // Who runs may be a candidate itself; then it signs nothing here.
+            if paper.candidate != own {
+                paper.endorsements.push(match paper.is_release {
+                    true => release::endorse(&self.identity, &paper.body),
+                    false => mandate::endorse(&self.identity, &paper.body),
+                });
+            }
+        }
+        let Some(election) = &self.election else {
+            return;
+        };
+        let auditors: Vec<NodeId> = match &election.runner {
+            Runner::Chair { electorate } => electorate
+                .iter()
+                .map(|c| c.node_id)
+                .filter(|node| *node != own)
+                .collect(),
+            Runner::Officer { .. } => self.auditors(election.term),
+        };
+        for paper in &papers {
+            for auditor in auditors.iter().filter(|node| **node != paper.candidate) {
+                let mut ask = wire::AuditAsk::default();
+                match paper.is_release {
+                    true => ask.release = paper.body.clone(),
+                    false => ask.mandate = paper.body.clone(),
+                }
+                self.send(*auditor, Kind::AuditAsk(ask));
+            }
+        }
+        if let Some(election) = &mut self.election {
+            election.papers = papers;
+        }
+        let patience = self.config.timing.election.reply_timeout * 4;
+        self.step_until(now.at + patience);
+        self.issue(now);
+    }
+
+    /// The super-nodes that audit this officer's papers.
+    pub(super) fn auditors(&self, term: u64) -> Vec<NodeId> {
+        let position = crate::keyspace::keys::election(&self.config.network, term);
+        let own = self.node_id();
+        let ranked = self.placement.closest(&position, AUDITORS + 1);
+        ranked
+            .into_iter()
+            .map(|(_, node)| node)
+            .filter(|node| *node != own)
+            .take(AUDITORS)
+            .collect()
+    }
+
+    pub(super) fn on_audit_reply(&mut self, now: Now, from: NodeId, reply: wire::AuditReply) {
+        let Some(election) = &mut self.election else {
+            return;
+        };
+        let subject =
+            |paper: &&mut Paper| mandate::subject(&paper.body).to_bytes() == reply.subject;
+        let Some(paper) = election.papers.iter_mut().find(subject) else {
+            return;
+        };
+        let Some(endorsement) = reply.endorsement else {
+            let reason = format!(
+                "{from:?} did not sign: {}",
+                reply.refusal.chars().take(200).collect::<String>()
+            );
+            let candidate = Some(paper.candidate);
+            return self.event(Event::MandateRefused { candidate, reason });
+        };
+        let signed_before = paper
+            .endorsements
+            .iter()
+            .any(|e| e.signer == endorsement.signer);
+        let genuine = endorsement.signer == from.0.as_slice()
+            && verify_bytes(paper.domain(), &from, &paper.body, &endorsement.signature).is_ok();
+        if genuine && !signed_before {
+            paper.endorsements.push(endorsement);
+            self.issue(now);
+        }
+    }
+
+    /// Publishes every paper that has all the signatures it needs.
+    fn issue(&mut self, now: Now) {
+        let Some(election) = &self.election else {
+            return;
+        };
+        let members = match &election.runner {
+            Runner::Chair { electorate } => electorate.len(),
+            Runner::Officer { .. } => 0,
+        };
+        let mut ready = Vec::new();
+        for (index, paper) in election.papers.iter().enumerate() {
+            let needed = match members {
+                0 => self.judge(now, false, |context| context.required(&paper.candidate)),
+                members => members / 2 + 1,
+            };
+            if !paper.done && paper.endorsements.len() >= needed.max(1) {
+                ready.push(index);
+            }
+        }
+        for index in ready {
+            self.publish(now, index);
+        }
+        let done = self
+            .election
+            .as_ref()
+            .is_some_and(|e| e.papers.iter().all(|paper| paper.done));
+        if done {
+            self.close_election();
+        }
+    }
+
+    fn publish(&mut self, now: Now, index: usize) {
+        let Some(paper) = self.election.as_mut().and_then(|e| e.papers.get_mut(index)) else {
+            return;
+        };
+        paper.done = true;
+        let (body, endorsements) = (paper.body.clone(), paper.endorsements.clone());
+        let (candidate, is_release, contact) =
+            (paper.candidate, paper.is_release, paper.contact.clone());
+        if is_release {
+            let release = release::sealed(body, endorsements);
+            if self.admit_release(now, &release).is_some() {
+                self.spread_node(&candidate);
+                if let Some(entry) = self.roster.get(&candidate).map(|entry| entry.to_wire()) {
+                    let entries = wire::RosterEntries {
+                        entries: vec![entry],
+                        dead: Vec::new(),
+                    };
+                    self.send(candidate, Kind::Roster(entries));
+                }
+            }
+            return;
+        }
+        let signed = mandate::sealed(body, endorsements);
+        let entry = wire::RosterEntry {
+            mandate: Some(signed),
+            contact,
+            release: None,
+        };
+        if let Err(error) = self.admit(now, &entry, false) {
+            let reason = format!("our own officer's paper: {error}");
+            return self.event(Event::MandateRefused {
+                candidate: Some(candidate),
+                reason,
+            });
+        }
+        let Some(election) = &mut self.election else {
+            return;
+        };
+        election.elected.push(candidate);
+        let mut told: BTreeSet<NodeId> = BTreeSet::from([candidate]);
+        if let Runner::Chair { electorate } = &election.runner {
+            told.extend(electorate.iter().map(|contact| contact.node_id));
+        }
+        let addrs: BTreeMap<NodeId, Vec<SocketAddr>> = match &election.runner {
+            Runner::Chair { electorate } => electorate
+                .iter()
+                .map(|c| (c.node_id, c.addrs.clone()))
+                .collect(),
+            Runner::Officer { .. } => BTreeMap::new(),
+        };
+        told.remove(&self.node_id());
+        for node in told {
+            let message = wire::RosterEntries {
+                entries: vec![entry.clone()],
+                dead: Vec::new(),
+            };
+            let known = addrs
+                .get(&node)
+                .cloned()
+                .unwrap_or_else(|| self.addrs_of(&node));
+            self.send_to(node, known, Kind::Roster(message));
+        }
+        self.spread(vec![entry], Some(candidate));
+    }
+
+    fn close_election(&mut self) {
+        if let Some(election) = self.election.take() {
+            self.timers.clear(Timer::Election);
+            let founding = election.founding();
+            self.event(Event::ElectionClosed {
+                term: election.term,
+                elected: election.elected,
+            });
+            if let (true, Some(muster)) = (founding, &mut self.muster) {
+                muster.endorsed = None;
+            }
+        }
+    }
+
+    /// A hash that no single one of those who signed could choose.
+    pub(super) fn beacon_of(shares: &BTreeMap<NodeId, Bytes>) -> Key {
+        let parts: Vec<&[u8]> = shares.values().map(|share| share.as_ref()).collect();
+        Key::hash("race beacon", &parts)
+    }
+}

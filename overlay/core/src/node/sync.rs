@@ -1,0 +1,331 @@
+//! Keeping rosters equal: by rumour (to a few, at once) and by comparing
+//! digests from time to time. Only what this peer verified itself is passed on.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use canopy_proto::wire::{self, core_message::Kind};
+use prost::Message;
+
+use super::Core;
+use super::timers::Timer;
+use crate::contact::Contact;
+use crate::keyspace::{Key, NodeId};
+use crate::roster::Entry;
+use crate::time::Now;
+
+/// Super-nodes that a rumour goes to at once.
+const FAN_OUT: usize = 8;
+/// Entries in one message.
+pub(super) const BATCH: usize = 12;
+/// Super-nodes that a leaf refers a newcomer to.
+const REFERRED: usize = 4;
+/// Peers that a newcomer compares its first roster with.
+const COMPARED: usize = 8;
+/// Keys in one digest message.
+const MAX_KEYS: usize = 2_500;
+
+/// What a peer keeps over a restart: the super-nodes it knows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Saved(pub wire::RosterEntries);
+
+impl Saved {
+    /// For a file.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0.encode_to_vec()
+    }
+
+    /// From a file; fails on anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, prost::DecodeError> {
+        wire::RosterEntries::decode(Bytes::copy_from_slice(bytes)).map(Self)
+    }
+}
+
+impl Core {
+    /// What to keep over a restart.
+    pub fn save(&self) -> Saved {
+        let entries = self.roster.entries().take(self.config.cache.max(MAX_KEYS));
+        Saved(wire::RosterEntries {
+            entries: entries.map(|e| e.to_wire()).collect(),
+            dead: Vec::new(),
+        })
+    }
+
+    /// Takes in what an earlier run saved: mandates that are still good count
+    /// at once, the other addresses are peers to join by.
+    pub(super) fn restore(&mut self, now: Now, saved: &Saved) {
+        for entry in saved.0.entries.iter().take(MAX_KEYS) {
+            let Some(contact) = entry.contact.as_ref().and_then(|c| Contact::open(c).ok()) else {
+                continue;
+            };
+            if contact.node_id != self.node_id() {
+                let first = contact.addrs.first().copied();
+                self.config
+                    .peers
+                    .extend(first.map(|addr| (Some(contact.node_id), addr)));
+            }
+            if entry.mandate.is_some() {
+                let _ = self.admit(now, entry, true);
+            }
+        }
+    }
+
+    /// Somebody serves at last: those linked to this peer may not know yet, or
+    /// know of others.
+    pub(super) fn compare_with_some(&mut self) {
+        let linked: Vec<NodeId> = self.links.keys().copied().collect();
+        for node in self.pick(linked, COMPARED) {
+            let digest = self.digest(true);
+            self.send(node, digest);
+        }
+    }
+
+    /// A leaf that hears of a super-node elsewhere lets its homes know whom to
+    /// ask: it keeps nobody's papers itself.
+    pub(super) fn tell_homes(&mut self, node: &NodeId, from: NodeId) {
+        let Some(entry) = self.roster.get(node).filter(|entry| entry.serves()) else {
+            return;
+        };
+        let entry = entry.to_wire();
+        let homes = self.homes.nodes();
+        for home in homes
+            .into_iter()
+            .filter(|home| *home != from && home != node)
+        {
+            let entries = vec![entry.clone()];
+            let message = wire::RosterEntries {
+                entries,
+                dead: Vec::new(),
+            };
+            self.send(home, Kind::Roster(message));
+        }
+    }
+
+    /// Tells a few super-nodes and all leaves at once.
+    pub(super) fn spread(&mut self, entries: Vec<wire::RosterEntry>, except: Option<NodeId>) {
+        let own = self.node_id();
+        let nodes: Vec<NodeId> = self
+            .roster
+            .serving()
+            .map(|e| e.node())
+            .filter(|node| *node != own && Some(*node) != except)
+            .collect();
+        let mut to = self.pick(nodes, FAN_OUT);
+        if let (Some(host), true) = (&self.host, self.placement.len() <= self.config.cache) {
+            to.extend(host.leaves.keys().filter(|leaf| Some(**leaf) != except));
+        }
+        for node in to {
+            for batch in entries.chunks(BATCH) {
+                let message = wire::RosterEntries {
+                    entries: batch.to_vec(),
+                    dead: Vec::new(),
+                };
+                self.send(node, Kind::Roster(message));
+            }
+        }
+    }
+
+    /// Passes on what is known of `node`.
+    pub(super) fn spread_node(&mut self, node: &NodeId) {
+        self.spread_news(node, *node);
+    }
+
+    /// Passes on what is known of `node`, in our own words: what came with it
+    /// unverified stops here. Not to `except`, who told it.
+    pub(super) fn spread_news(&mut self, node: &NodeId, except: NodeId) {
+        if let Some(entry) = self.roster.get(node) {
+            let entry = entry.to_wire();
+            self.spread(vec![entry], Some(except));
+        }
+    }
+
+    pub(super) fn digest(&self, want: bool) -> Kind {
+        // A super-node asks for the papers that it lacks, a leaf for news of
+        // those that it believes dead.
+        let host = self.host.is_some();
+        let keys = self
+            .roster
+            .entries()
+            .filter(|entry| {
+                if host {
+                    entry.mandate().is_some()
+                } else {
+                    !entry.down
+                }
+            })
+            .take(MAX_KEYS)
+            .map(|entry| wire::RosterKey {
+                node_id: entry.node().to_bytes(),
+                term: entry.term,
+                released: entry.release.is_some(),
+                deputy: entry.deputy,
+            });
+        Kind::RosterDigest(wire::RosterDigest {
+            digest: self.roster.digest(host).to_bytes(),
+            super_nodes: self.placement.len() as u32,
+            keys: keys.collect(),
+            want,
+        })
+    }
+
+    pub(super) fn on_roster_digest(&mut self, now: Now, from: NodeId, theirs: wire::RosterDigest) {
+        let own = self.roster.digest(self.host.is_some());
+        if theirs.digest == own.to_bytes() && !theirs.keys.is_empty() {
+            return;
+        }
+        let held: BTreeMap<&[u8], (u64, bool, bool)> = theirs
+            .keys
+            .iter()
+            .map(|key| (key.node_id.as_ref(), (key.term, !key.deputy, key.released)))
+            .collect();
+        let has = |entry: &Entry| {
+            held.get(entry.node().0.as_slice())
+                .is_some_and(|known| *known >= (entry.term, !entry.deputy, entry.release.is_some()))
+        };
+        // A leaf has no use for the dead (but for who must not come back), nor for more than it may keep.
+        let peer = self.roster.get(&from).is_some_and(Entry::in_office);
+        let most = if peer { MAX_KEYS } else { self.config.cache };
+        let missing: Vec<wire::RosterEntry> = self
+            .roster
+            .entries()
+            .filter(|entry| entry.mandate().is_some() && !has(entry))
+            .filter(|entry| peer || !entry.down || entry.release.is_some())
+            .take(most)
+            .map(Entry::to_wire)
+            .collect();
+        // A leaf may not know those who signed a release, and its home may never
+        // have known the one released: it hears that such serve no more.
+        let gone = |key: &&wire::RosterKey| {
+            let node = NodeId::from_slice(&key.node_id);
+            let entry = node.and_then(|node| self.roster.get(&node));
+            !key.released && !key.deputy && entry.is_none_or(|entry| !entry.serves())
+        };
+        // So does one who was called into office and refuses, because it takes
+        // the dead for alive.
+        let listens = self.host.is_some() && !self.roster.serves(&from);
+        let dead: Vec<Bytes> = match listens {
+            true => theirs
+                .keys
+                .iter()
+                .filter(gone)
+                .take(most)
+                .map(|key| key.node_id.clone())
+                .collect(),
+            false => Vec::new(),
+        };
+        if missing.is_empty() && !dead.is_empty() {
+            let entries = Vec::new();
+            let dead = dead.clone();
+            self.send(from, Kind::Roster(wire::RosterEntries { entries, dead }));
+        }
+        for batch in missing.chunks(BATCH) {
+            let message = wire::RosterEntries {
+                entries: batch.to_vec(),
+                dead: dead.clone(),
+            };
+            self.send(from, Kind::Roster(message));
+        }
+        let unknown: Vec<NodeId> = match self.host.is_some() {
+            true => Vec::new(),
+            false => self
+                .roster
+                .serving()
+                .filter(|entry| !has(entry))
+                .map(Entry::node)
+                .collect(),
+        };
+        self.refer(from, unknown);
+        if theirs.want {
+            let lacks = theirs.super_nodes > 0;
+            if lacks {
+                let digest = self.digest(false);
+                self.send(from, digest);
+            }
+            if missing.is_empty() && !lacks {
+                self.muster_with(now, from);
+            }
+        }
+    }
+
+    /// A leaf keeps no papers: it tells a newcomer, or a peer from elsewhere,
+    /// who has them.
+    fn refer(&mut self, newcomer: NodeId, unknown: Vec<NodeId>) {
+        let chosen = self.pick(unknown, REFERRED);
+        let known = chosen.iter().filter_map(|node| self.roster.get(node));
+        let contacts = known.filter_map(|entry| entry.contact());
+        let entries: Vec<wire::RosterEntry> = contacts
+            .map(|contact| wire::RosterEntry {
+                mandate: None,
+                contact: Some(contact.signed.clone()),
+                release: None,
+            })
+            .collect();
+        if !entries.is_empty() {
+            let dead = Vec::new();
+            self.send(
+                newcomer,
+                Kind::Roster(wire::RosterEntries { entries, dead }),
+            );
+        }
+    }
+
+    pub(super) fn on_seats_ask(&mut self, from: NodeId, ask: &wire::SeatsAsk) {
+        let Some(position) = Key::from_slice(&ask.position) else {
+            return;
+        };
+        let count = (ask.count as usize).min(BATCH);
+        let entries: Vec<wire::RosterEntry> = self
+            .placement
+            .closest(&position, count)
+            .iter()
+            .filter_map(|(_, node)| self.roster.get(node))
+            .map(|entry| entry.to_wire())
+            .collect();
+        self.send(
+            from,
+            Kind::Roster(wire::RosterEntries {
+                entries,
+                dead: Vec::new(),
+            }),
+        );
+    }
+
+    /// A super-node compares its roster with another's, now and then.
+    pub(super) fn sync_tick(&mut self, now: Now) {
+        if self.host.is_none() {
+            return;
+        }
+        let own = self.node_id();
+        let others: Vec<NodeId> = self
+            .roster
+            .serving()
+            .map(|e| e.node())
+            .filter(|n| *n != own)
+            .collect();
+        for node in self.pick(others, 1) {
+            let digest = self.digest(true);
+            self.send(node, digest);
+        }
+        self.call_the_dead(now);
+        let wait = self.jitter(self.config.timing.muster.roster_interval);
+        self.timers.set(Timer::Sync, now.at + wait);
+    }
+
+    /// Super-nodes that did not answer may have been cut off and have founded
+    /// an overlay, or be the one that we were cut off from: one of them is
+    /// asked now and then.
+    fn call_the_dead(&mut self, now: Now) {
+        let every = self.config.timing.gossip.announce_dead_period;
+        let Some(host) = &mut self.host else { return };
+        if now.at.since(host.called) < every {
+            return;
+        }
+        host.called = now.at;
+        let dead = self.roster.entries().filter(|e| e.in_office() && e.down);
+        let dead: Vec<NodeId> = dead.map(Entry::node).collect();
+        for node in self.pick(dead, 1) {
+            let digest = self.digest(true);
+            self.send(node, digest);
+        }
+    }
+}

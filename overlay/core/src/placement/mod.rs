@@ -1,0 +1,208 @@
+//! Which super-nodes own a key: the closest distinct ones by XOR distance of
+//! their seats, spread over failure domains.
+//!
+//! A [`Placement`] is an immutable snapshot. The control core makes a new one
+//! for every change; the data plane reads whichever it was handed last, without
+//! locks. Two snapshots of the same members answer alike, whatever the order in
+//! which the members came. A snapshot must never depend on anything but its
+//! members: no clock, no load, no liveness, or two peers would disagree on who
+//! owns a key.
+
+mod members;
+mod owners;
+mod seats;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::keyspace::{Key, NodeId};
+
+use self::members::Members;
+pub use self::owners::{Owners, SPREAD_SEARCH};
+use self::seats::Seats;
+
+/// Copies of every record.
+pub const R: usize = 3;
+
+/// Most seats of one super-node; a claim of more is cut to this. With 256 seats
+/// for the capacity of an ordinary super-node, it allows for one sixteen times
+/// as strong.
+pub const MAX_SEATS: u32 = 4096;
+
+/// A super-node as placement sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Who it is.
+    pub node: NodeId,
+    /// How many seats its mandate gives it; see [`MAX_SEATS`].
+    pub seats: u32,
+    /// Its failure domain; empty: unknown, shared with nobody.
+    pub domain: Arc<str>,
+}
+
+/// An immutable snapshot of who owns what. Cloning shares it.
+#[derive(Clone, Debug, Default)]
+pub struct Placement {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    members: Members,
+    seats: Seats,
+    version: u64,
+}
+
+impl Placement {
+    /// Nobody serves.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// This snapshot with `member` added, or replaced.
+    pub fn with(&self, member: Member) -> Self {
+        self.updated([], [member])
+    }
+
+    /// This snapshot without `node`.
+    pub fn without(&self, node: &NodeId) -> Self {
+        self.updated([*node], [])
+    }
+
+    /// This snapshot without `leavers` and then with `joiners`, in one step.
+    /// It shares all that did not change with this one, and costs far less than
+    /// the same changes one by one. Where nothing changes, it is this one.
+    pub fn updated(
+        &self,
+        leavers: impl IntoIterator<Item = NodeId>,
+        joiners: impl IntoIterator<Item = Member>,
+    ) -> Self {
+        let mut changes: BTreeMap<NodeId, Option<Member>> =
+            leavers.into_iter().map(|node| (node, None)).collect();
+        changes.extend(joiners.into_iter().map(|mut member| {
+            member.seats = member.seats.min(MAX_SEATS);
+            (member.node, Some(member))
+        }));
+        changes.retain(|node, wanted| self.get(node) != wanted.as_ref());
+        if changes.is_empty() {
+            return self.clone();
+        }
+        let (members, edits) = self.inner.members.changed(changes);
+        let version = self.inner.version + 1;
+        if members.wasteful() {
+            let all: Vec<_> = members.iter().cloned().collect();
+            return Self::build(all, version);
+        }
+        let seats = self.inner.seats.edited(edits);
+        Self::from_parts(members, seats, version)
+    }
+
+    fn build(all: Vec<Member>, version: u64) -> Self {
+        let changes = all.into_iter().map(|m| (m.node, Some(m))).collect();
+        let (members, edits) = Members::default().changed(changes);
+        let seats = Seats::default().edited(edits);
+        Self::from_parts(members, seats, version)
+    }
+
+    fn from_parts(members: Members, seats: Seats, version: u64) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                members,
+                seats,
+                version,
+            }),
+        }
+    }
+
+    /// The up to `count` owners of `key`: distinct super-nodes of distinct
+    /// failure domains, closest first; where the [`SPREAD_SEARCH`] closest
+    /// super-nodes have not enough domains, the closest of the others follow.
+    /// `count` is cut to [`SPREAD_SEARCH`].
+    pub fn owners(&self, key: &Key, count: usize) -> Vec<NodeId> {
+        let mut out = Vec::new();
+        self.pick(key, count, |node| out.push(node));
+        out
+    }
+
+    /// The [`R`] owners of `key`, or all super-nodes where they are fewer:
+    /// [`Placement::owners`] without an allocation, for the data plane.
+    pub fn owner_set(&self, key: &Key) -> Owners {
+        let mut out = Owners::default();
+        self.pick(key, R, |node| out.push(node));
+        out
+    }
+
+    /// Whether `node` is one of the [`R`] owners of `key`.
+    pub fn owns(&self, node: &NodeId, key: &Key) -> bool {
+        self.owner_set(key).contains(node)
+    }
+
+    fn pick(&self, key: &Key, count: usize, out: impl FnMut(NodeId)) {
+        owners::pick(&self.inner.members, &self.inner.seats, key, count, out);
+    }
+
+    /// The `count` distinct super-nodes with the seats closest to `key`,
+    /// closest first, whatever their domains; each with its closest seat.
+    pub fn closest(&self, key: &Key, count: usize) -> Vec<(Key, NodeId)> {
+        let members = &self.inner.members;
+        let count = count.min(members.serving());
+        let mut out = Vec::with_capacity(count);
+        if count == 0 {
+            return out;
+        }
+        let mut seen = vec![false; members.slots()];
+        // The break only says that the list is full.
+        let _ = self.inner.seats.visit(key, members, &mut |seat| {
+            let slot = seat.slot as usize;
+            if !seen[slot] {
+                seen[slot] = true;
+                out.push((members.position(seat), members.member(seat.slot).node));
+            }
+            match out.len() < count {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        });
+        out
+    }
+
+    /// The member `node`, if it serves.
+    pub fn get(&self, node: &NodeId) -> Option<&Member> {
+        self.inner.members.get(node)
+    }
+
+    /// All members, by node id.
+    pub fn members(&self) -> impl ExactSizeIterator<Item = &Member> {
+        self.inner.members.iter()
+    }
+
+    /// How many super-nodes serve.
+    pub fn len(&self) -> usize {
+        self.inner.members.len()
+    }
+
+    /// Whether nobody serves.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Grows with every change of this lineage of snapshots.
+    pub fn version(&self) -> u64 {
+        self.inner.version
+    }
+
+    /// Memory of this snapshot, bytes, without the texts of the domains. Most
+    /// of it is shared with the snapshots before and after.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Inner>() + self.inner.members.memory_bytes() + self.inner.seats.memory_bytes()
+    }
+}
+
+impl FromIterator<Member> for Placement {
+    fn from_iter<I: IntoIterator<Item = Member>>(members: I) -> Self {
+        Self::empty().updated([], members)
+    }
+}

@@ -1,0 +1,360 @@
+//! What the index holds: records signed by their publisher, sequenced,
+//! expiring, and checked by every holder.
+
+use std::collections::BTreeSet;
+
+use canopy_proto::wire::record::Payload;
+use canopy_proto::{limits, wire};
+use prost::Message;
+
+use crate::identity::{Domain, Identity, SignatureError, open};
+use crate::keyspace::{Key, NodeId, keys};
+use crate::text;
+
+/// Longest name of a value or item, bytes.
+pub const MAX_NAME: usize = 1024;
+/// Most terms of an item.
+pub const MAX_TERMS: usize = 64;
+/// Longest term, bytes.
+pub const MAX_TERM: usize = 64;
+/// Characters of a term that its prefix key is made of; shorter terms have
+/// none. One character is enough in scripts written without spaces, whose terms
+/// are pairs.
+pub const PREFIX_CHARS: usize = 3;
+/// Longest lifetime, seconds (30 days).
+pub const MAX_TTL_S: u32 = 30 * 24 * 3600;
+/// How far ahead of ours a publisher's clock may be, milliseconds.
+pub const MAX_CLOCK_AHEAD_MS: u64 = 10_000;
+
+/// Why a record was refused. Nothing was stored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Not signed by its publisher.
+    #[error("record: {0}")]
+    Signature(#[from] SignatureError),
+    /// Signed by another than the publisher it names.
+    #[error("record: signed by another peer than its publisher")]
+    Publisher,
+    /// Made for another network.
+    #[error("record: made for network {0:?}")]
+    Network(String),
+    /// Its lifetime is over.
+    #[error("record: expired; publish it again")]
+    Expired,
+    /// Issued in the future: one of the two clocks is off.
+    #[error("record: issued {0} ms in the future; check the clocks")]
+    Future(u64),
+    /// Larger than allowed.
+    #[error("record: {what} is {size} long, the limit is {limit}")]
+    TooLarge {
+        /// Which part.
+        what: &'static str,
+        /// Its size, bytes or entries.
+        size: usize,
+        /// The most allowed.
+        limit: usize,
+    },
+    /// A part is missing or malformed.
+    #[error("record: {0}")]
+    Shape(&'static str),
+}
+
+/// A verified record, with the signed form that is stored and passed on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Who signed it.
+    pub publisher: NodeId,
+    /// The decoded body.
+    pub body: wire::Record,
+    /// What was signed.
+    pub signed: wire::Signed,
+}
+
+impl Record {
+    /// Makes and signs a record; fails where [`Record::open`] would refuse it.
+    pub fn sign(
+        identity: &Identity,
+        network: &str,
+        sequence: u64,
+        now_ms: u64,
+        ttl_s: u32,
+        payload: Payload,
+    ) -> Result<Self, RecordError> {
+        let body = wire::Record {
+            network: network.to_owned(),
+            publisher: identity.node_id().to_bytes(),
+            sequence,
+            issued_ms: now_ms,
+            ttl_s,
+            removed: false,
+            payload: Some(payload),
+        };
+        Self::sign_body(identity, body, now_ms)
+    }
+
+    /// Makes and signs the removal of what `payload` names. It hides earlier
+    /// sequences for `ttl_s` seconds.
+    pub fn sign_removal(
+        identity: &Identity,
+        network: &str,
+        sequence: u64,
+        now_ms: u64,
+        ttl_s: u32,
+        payload: Payload,
+    ) -> Result<Self, RecordError> {
+        let body = wire::Record {
+            network: network.to_owned(),
+            publisher: identity.node_id().to_bytes(),
+            sequence,
+            issued_ms: now_ms,
+            ttl_s,
+            removed: true,
+            payload: Some(payload),
+        };
+        Self::sign_body(identity, body, now_ms)
+    }
+
+    fn sign_body(
+        identity: &Identity,
+        body: wire::Record,
+        now_ms: u64,
+    ) -> Result<Self, RecordError> {
+        check(&body, &body.network, now_ms)?;
+        let signed = identity.sign(Domain::Record, &body);
+        Ok(Self {
+            publisher: identity.node_id(),
+            body,
+            signed,
+        })
+    }
+
+    /// Checks signature, limits, network and clock of a record from outside.
+    pub fn open(signed: &wire::Signed, network: &str, now_ms: u64) -> Result<Self, RecordError> {
+        at_most("the record", signed.encoded_len(), limits::RECORD)?;
+        let (signer, body) = open::<wire::Record>(Domain::Record, signed)?;
+        if body.publisher != signer.0.as_slice() {
+            return Err(RecordError::Publisher);
+        }
+        check(&body, network, now_ms)?;
+        Ok(Self {
+            publisher: signer,
+            body,
+            signed: signed.clone(),
+        })
+    }
+
+    /// As [`Record::open`] for a record whose signature the caller has checked
+    /// before, over the very same bytes.
+    pub fn reopen(signed: &wire::Signed, network: &str, now_ms: u64) -> Result<Self, RecordError> {
+        let record = Self::trusted(signed)?;
+        if record.body.publisher != record.publisher.0.as_slice() {
+            return Err(RecordError::Publisher);
+        }
+        check(&record.body, network, now_ms)?;
+        Ok(record)
+    }
+
+    /// Reads a record that this node checked before it stored it.
+    pub fn trusted(signed: &wire::Signed) -> Result<Self, RecordError> {
+        let publisher = NodeId::from_slice(&signed.signer).ok_or(SignatureError::Signer)?;
+        let body = wire::Record::decode(signed.body.clone()).map_err(|_| SignatureError::Body)?;
+        Ok(Self {
+            publisher,
+            body,
+            signed: signed.clone(),
+        })
+    }
+
+    /// Names the record: later sequences of the same id replace earlier ones.
+    pub fn id(&self) -> Key {
+        let publisher = &self.publisher.0;
+        match &self.body.payload {
+            Some(Payload::Value(v)) if v.name.is_empty() => keys::content_value(&v.data),
+            Some(Payload::Value(v)) => keys::value(&self.publisher, &v.name),
+            Some(Payload::Provider(p)) => Key::hash("provider record", &[publisher, &p.content]),
+            Some(Payload::Item(i)) => Key::hash("item record", &[publisher, i.name.as_bytes()]),
+            Some(Payload::Location(_)) => keys::location(&self.publisher),
+            None => Key::default(),
+        }
+    }
+
+    /// The keys whose owners hold this record: one for most kinds, one for each
+    /// term and each term's prefix for an item.
+    pub fn placement_keys(&self) -> Vec<Key> {
+        match &self.body.payload {
+            Some(Payload::Provider(p)) => p
+                .content
+                .as_ref()
+                .try_into()
+                .map(|hash| vec![keys::provider(hash)])
+                .unwrap_or_default(),
+            Some(Payload::Item(item)) => {
+                let prefixes: BTreeSet<&str> =
+                    item.terms.iter().filter_map(|t| prefix_of(t)).collect();
+                let terms = item.terms.iter().map(|term| keys::term(term));
+                terms
+                    .chain(prefixes.into_iter().map(keys::term_prefix))
+                    .collect()
+            }
+            _ => vec![self.id()],
+        }
+    }
+
+    /// When it ends, milliseconds since 1970.
+    pub fn expires_ms(&self) -> u64 {
+        expires_ms(&self.body)
+    }
+}
+
+/// The beginning of `term` that its prefix key is made of, if it is long enough.
+pub fn prefix_of(term: &str) -> Option<&str> {
+    let chars = match term.chars().next().is_some_and(text::is_unspaced) {
+        true => 1,
+        false => PREFIX_CHARS,
+    };
+    let (end, last) = term.char_indices().nth(chars - 1)?;
+    Some(&term[..end + last.len_utf8()])
+}
+
+fn expires_ms(body: &wire::Record) -> u64 {
+    body.issued_ms.saturating_add(u64::from(body.ttl_s) * 1000)
+}
+
+fn check(body: &wire::Record, network: &str, now_ms: u64) -> Result<(), RecordError> {
+    if body.network != network {
+        return Err(RecordError::Network(
+            body.network.chars().take(64).collect(),
+        ));
+    }
+    at_most(
+        "the lifetime in seconds",
+        body.ttl_s as usize,
+        MAX_TTL_S as usize,
+    )?;
+    if body.issued_ms > now_ms.saturating_add(MAX_CLOCK_AHEAD_MS) {
+        return Err(RecordError::Future(body.issued_ms - now_ms));
+    }
+    if expires_ms(body) <= now_ms {
+        return Err(RecordError::Expired);
+    }
+    match body
+        .payload
+        .as_ref()
+        .ok_or(RecordError::Shape("has no payload"))?
+    {
+        Payload::Value(value) => {
+            at_most("the name", value.name.len(), MAX_NAME)?;
+            at_most("the value", value.data.len(), limits::VALUE)
+        }
+        Payload::Provider(provider) if provider.content.len() != 32 => Err(RecordError::Shape(
+            "a provider's content hash is not 32 bytes",
+        )),
+        Payload::Provider(_) => Ok(()),
+        Payload::Item(item) => check_item(item),
+        Payload::Location(location) => {
+            at_most("the list of homes", location.homes.len(), 8)?;
+            match location.homes.iter().all(|home| home.len() == 32) {
+                true => Ok(()),
+                false => Err(RecordError::Shape("a home is not a node id")),
+            }
+        }
+    }
+}
+
+fn check_item(item: &wire::Item) -> Result<(), RecordError> {
+    if item.name.is_empty() {
+        return Err(RecordError::Shape("an item has no name"));
+    }
+    if item.terms.is_empty() {
+        return Err(RecordError::Shape("an item has no searchable term"));
+    }
+    at_most("the name", item.name.len(), MAX_NAME)?;
+    at_most("the list of terms", item.terms.len(), MAX_TERMS)?;
+    at_most("the list of attributes", item.attributes.len(), 32)?;
+    let longest = item.terms.iter().map(String::len).max().unwrap_or(0);
+    at_most("a term", longest, MAX_TERM)?;
+    if item.terms.iter().any(String::is_empty) {
+        return Err(RecordError::Shape("an item has an empty term"));
+    }
+    if !matches!(item.content.len(), 0 | 32) {
+        return Err(RecordError::Shape("an item's content hash is not 32 bytes"));
+    }
+    Ok(())
+}
+
+fn at_most(what: &'static str, size: usize, limit: usize) -> Result<(), RecordError> {
+    if size > limit {
+        return Err(RecordError::TooLarge { what, size, limit });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    const NOW: u64 = 1_800_000_000_000;
+
+    fn value(size: usize) -> Payload {
+        Payload::Value(wire::Value {
+            name: "n".into(),
+            data: Bytes::from(vec![1; size]),
+        })
+    }
+
+    fn identity() -> Identity {
+        Identity::from_secret([3; 32])
+    }
+
+    #[test]
+    fn a_record_opens_in_its_network_and_lifetime_only() {
+        let record = Record::sign(&identity(), "net", 1, NOW, 60, value(10)).unwrap();
+        assert_eq!(Record::open(&record.signed, "net", NOW), Ok(record.clone()));
+        assert_eq!(Record::trusted(&record.signed), Ok(record.clone()));
+        assert!(matches!(
+            Record::open(&record.signed, "x", NOW),
+            Err(RecordError::Network(_))
+        ));
+        assert_eq!(
+            Record::open(&record.signed, "net", NOW + 60_000),
+            Err(RecordError::Expired)
+        );
+        let early = NOW - MAX_CLOCK_AHEAD_MS - 1;
+        assert!(matches!(
+            Record::open(&record.signed, "net", early),
+            Err(RecordError::Future(_))
+        ));
+    }
+
+    #[test]
+    fn a_value_over_the_limit_is_refused_when_it_is_made() {
+        let sign = |size| Record::sign(&identity(), "net", 1, NOW, 60, value(size));
+        let open = |record: Record| Record::open(&record.signed, "net", NOW);
+        assert!(sign(limits::VALUE).and_then(open).is_ok());
+        assert!(matches!(
+            sign(limits::VALUE + 1),
+            Err(RecordError::TooLarge { .. })
+        ));
+    }
+
+    #[test]
+    fn an_item_is_placed_under_each_term_and_prefix_once() {
+        let item = wire::Item {
+            name: "a".into(),
+            terms: vec!["canopy".into(), "canon".into(), "木".into()],
+            ..Default::default()
+        };
+        let record = Record::sign(&identity(), "net", 1, NOW, 60, Payload::Item(item)).unwrap();
+        assert_eq!(
+            record.placement_keys(),
+            vec![
+                keys::term("canopy"),
+                keys::term("canon"),
+                keys::term("木"),
+                keys::term_prefix("can"),
+                keys::term_prefix("木")
+            ]
+        );
+    }
+}

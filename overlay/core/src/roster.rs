@@ -1,0 +1,369 @@
+//! The super-nodes and deputies that a peer knows: one verified mandate each,
+//! with the contact of its holder and what is known of its health.
+//!
+//! Nothing gets in here unverified, and nobody is a super-node who is not here.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use canopy_proto::wire;
+
+use crate::contact::Contact;
+use crate::election::endorse::{Authorities, Held};
+use crate::election::mandate::{Basis, VerifiedMandate};
+use crate::keyspace::{Key, NodeId, keys};
+use crate::placement::Member;
+
+/// A super-node or deputy.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    candidate: NodeId,
+    /// Term of its mandate.
+    pub term: u64,
+    /// How the mandate came about.
+    pub basis: Basis,
+    /// Elected capacity, bits a second.
+    pub capacity_bps: u64,
+    /// Seats.
+    pub seats: u32,
+    /// When the mandate was issued, milliseconds since 1970.
+    pub issued_ms: u64,
+    /// When it ends, milliseconds since 1970.
+    pub expires_ms: u64,
+    /// Failure domain.
+    pub domain: Arc<str>,
+    /// In reserve: does not serve.
+    pub deputy: bool,
+    /// Believed dead; it may come back.
+    pub down: bool,
+    /// What ended the mandate early.
+    pub release: Option<wire::SignedRelease>,
+    contact: Option<Contact>,
+    mandate: Option<Arc<wire::SignedMandate>>,
+}
+
+impl Entry {
+    fn new(verified: &VerifiedMandate) -> Self {
+        let mandate = verified.mandate();
+        Self {
+            candidate: mandate.candidate,
+            term: mandate.term,
+            basis: mandate.basis,
+            capacity_bps: mandate.capacity_bps,
+            seats: mandate.seats(),
+            issued_ms: mandate.issued_ms,
+            expires_ms: mandate.expires_ms,
+            domain: mandate.domain.as_str().into(),
+            deputy: mandate.deputy,
+            down: false,
+            release: None,
+            contact: None,
+            mandate: Some(Arc::new(verified.signed().clone())),
+        }
+    }
+
+    /// Who it is.
+    pub fn node(&self) -> NodeId {
+        self.candidate
+    }
+
+    /// Holds a mandate that was not ended: it is owed its place as a
+    /// super-node, dead or alive.
+    pub fn in_office(&self) -> bool {
+        !self.deputy && self.release.is_none()
+    }
+
+    /// Serves, as far as this peer knows.
+    pub fn serves(&self) -> bool {
+        self.in_office() && !self.down
+    }
+
+    /// Named by the operator; elections leave it alone.
+    pub fn designated(&self) -> bool {
+        self.basis == Basis::Designated
+    }
+
+    /// Where it can be reached, best first.
+    pub fn addrs(&self) -> &[SocketAddr] {
+        self.contact.as_ref().map_or(&[], |contact| &contact.addrs)
+    }
+
+    /// Its contact, if known.
+    pub fn contact(&self) -> Option<&Contact> {
+        self.contact.as_ref()
+    }
+
+    /// The mandate as it came, if this peer keeps it.
+    pub fn mandate(&self) -> Option<&wire::SignedMandate> {
+        self.mandate.as_deref()
+    }
+
+    /// What another peer needs to check and reach it.
+    pub fn to_wire(&self) -> wire::RosterEntry {
+        wire::RosterEntry {
+            mandate: self.mandate.as_deref().cloned(),
+            contact: self.contact.as_ref().map(|contact| contact.signed.clone()),
+            release: self.release.clone(),
+        }
+    }
+
+    /// What placement needs.
+    pub fn member(&self) -> Member {
+        Member {
+            node: self.candidate,
+            seats: self.seats,
+            domain: self.domain.clone(),
+        }
+    }
+
+    /// Summary that two peers compare to see whether they know the same.
+    fn fingerprint(&self) -> Key {
+        let contact = self.contact.as_ref().map_or(0, |contact| contact.issued_ms);
+        Key::hash(
+            "roster entry",
+            &[
+                &self.candidate.0,
+                &self.term.to_le_bytes(),
+                &[u8::from(self.deputy), u8::from(self.release.is_some())],
+                &contact.to_le_bytes(),
+            ],
+        )
+    }
+}
+
+/// All entries, by node.
+#[derive(Clone, Debug)]
+pub struct Roster {
+    own: NodeId,
+    entries: BTreeMap<NodeId, Entry>,
+    max_term: u64,
+}
+
+impl Roster {
+    /// Nobody is known.
+    pub fn new(own: NodeId) -> Self {
+        Self {
+            own,
+            entries: BTreeMap::new(),
+            max_term: 0,
+        }
+    }
+
+    /// Takes in a verified mandate. False where a later one is known: terms
+    /// only go up, and in one term a full mandate replaces a deputy's. The
+    /// paper of an entry that was kept without it is put back in its place.
+    pub fn insert(&mut self, verified: &VerifiedMandate) -> bool {
+        let mandate = verified.mandate();
+        if let Some(old) = self.entries.get_mut(&mandate.candidate) {
+            let same = mandate.term == old.term && mandate.deputy == old.deputy;
+            if same && old.mandate.is_none() {
+                old.mandate = Some(Arc::new(verified.signed().clone()));
+                return true;
+            }
+            let newer = mandate.term > old.term
+                || (mandate.term == old.term
+                    && old.deputy
+                    && !mandate.deputy
+                    && old.release.is_none());
+            if !newer {
+                return false;
+            }
+        }
+        let old = self.entries.insert(mandate.candidate, Entry::new(verified));
+        if let (Some(old), Some(entry)) = (old, self.entries.get_mut(&mandate.candidate)) {
+            entry.contact = old.contact;
+        }
+        self.max_term = self.max_term.max(mandate.term);
+        true
+    }
+
+    /// Notes a verified release. False if it ends nothing: it has to name the
+    /// present term, because one of a term to come would end what nobody gave.
+    pub fn release(&mut self, node: &NodeId, term: u64, release: wire::SignedRelease) -> bool {
+        match self.entries.get_mut(node) {
+            Some(entry) if entry.term == term && entry.release.is_none() => {
+                entry.release = Some(release);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Notes a contact. True if it is newer than the one known.
+    pub fn contact(&mut self, contact: Contact) -> bool {
+        match self.entries.get_mut(&contact.node_id) {
+            Some(entry) => {
+                let known = entry.contact.as_ref().map_or(0, |old| old.issued_ms);
+                let newer = contact.issued_ms > known;
+                if newer {
+                    entry.contact = Some(contact);
+                }
+                newer
+            }
+            None => false,
+        }
+    }
+
+    /// Marks a node dead or alive. True if that changed something.
+    pub fn set_down(&mut self, node: &NodeId, down: bool) -> bool {
+        match self.entries.get_mut(node) {
+            Some(entry) if entry.down != down => {
+                entry.down = down;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Drops expired entries; returns who served until now.
+    pub fn expire(&mut self, now_ms: u64) -> Vec<NodeId> {
+        let over: Vec<_> = self
+            .entries
+            .values()
+            .filter(|entry| entry.expires_ms <= now_ms)
+            .map(Entry::node)
+            .collect();
+        over.into_iter()
+            .filter(|node| {
+                self.entries
+                    .remove(node)
+                    .is_some_and(|entry| entry.serves())
+            })
+            .collect()
+    }
+
+    /// When the next entry expires, milliseconds since 1970.
+    pub fn next_expiry(&self) -> Option<u64> {
+        self.entries.values().map(|entry| entry.expires_ms).min()
+    }
+
+    /// How many entries there are, in office or not.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nobody is known.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Keeps at most `limit` entries, of those who serve and then of the others
+    /// the nearest to us, and forgets the mandates themselves: a leaf has no
+    /// use for more. `keep` always stays.
+    pub fn trim(&mut self, limit: usize, keep: &[NodeId]) -> Vec<NodeId> {
+        let own = Key(self.own.0);
+        let mut by_distance: Vec<_> = self.entries.keys().copied().collect();
+        by_distance.sort_by_key(|node| {
+            let asked = keep.contains(node) || *node == self.own;
+            (!asked, !self.serves(node), own.distance(&Key(node.0)))
+        });
+        let dropped = by_distance.split_off(limit.min(by_distance.len()));
+        for node in &dropped {
+            self.entries.remove(node);
+        }
+        for (node, entry) in &mut self.entries {
+            if *node != self.own {
+                entry.mandate = None;
+            }
+        }
+        dropped
+    }
+
+    /// The entry of `node`.
+    pub fn get(&self, node: &NodeId) -> Option<&Entry> {
+        self.entries.get(node)
+    }
+
+    /// Every entry.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// Super-nodes that serve, as far as known.
+    pub fn serving(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values().filter(|entry| entry.serves())
+    }
+
+    /// Whether `node` serves.
+    pub fn serves(&self, node: &NodeId) -> bool {
+        self.entries.get(node).is_some_and(Entry::serves)
+    }
+
+    /// The terms known of a candidate.
+    pub fn held(&self, node: &NodeId) -> Held {
+        let entry = self.entries.get(node);
+        Held {
+            mandate: entry.map(|entry| entry.term),
+            released: entry
+                .filter(|entry| entry.release.is_some())
+                .map(|entry| entry.term),
+        }
+    }
+
+    /// The highest term of any entry.
+    pub fn max_term(&self) -> u64 {
+        self.max_term
+    }
+
+    /// Order-independent summary of all entries that can be passed on; for one
+    /// who keeps no papers, of those not believed dead.
+    pub fn digest(&self, papers: bool) -> Key {
+        let mut sum = Key::default();
+        for entry in self.entries.values() {
+            if (papers && entry.mandate.is_none()) || (!papers && entry.down) {
+                continue;
+            }
+            sum = sum.distance(&entry.fingerprint());
+        }
+        sum
+    }
+}
+
+/// Those who serve decide; the signature of one who is believed dead still
+/// counts, because it may have signed before it died.
+impl Authorities for Roster {
+    fn count(&self) -> usize {
+        self.serving().count()
+    }
+
+    fn contains(&self, node: &NodeId) -> bool {
+        self.entries.get(node).is_some_and(Entry::in_office)
+    }
+
+    fn verifier(&self) -> Option<NodeId> {
+        self.serves(&self.own).then_some(self.own)
+    }
+
+    fn rank(&self, network: &str, term: u64, node: &NodeId) -> Option<usize> {
+        let position = keys::election(network, term);
+        let nearest = |entry: &Entry| {
+            (0..entry.seats)
+                .map(|i| position.distance(&keys::seat(&entry.candidate, i)))
+                .min()
+        };
+        let own = nearest(self.entries.get(node)?);
+        Some(
+            self.serving()
+                .filter(|entry| entry.candidate != *node && nearest(entry) < own)
+                .count(),
+        )
+    }
+}
+
+/// Knows nobody: how a newcomer looks at its first roster.
+pub struct Nobody;
+
+impl Authorities for Nobody {
+    fn count(&self) -> usize {
+        0
+    }
+
+    fn contains(&self, _: &NodeId) -> bool {
+        false
+    }
+
+    fn rank(&self, _: &str, _: u64, _: &NodeId) -> Option<usize> {
+        None
+    }
+}

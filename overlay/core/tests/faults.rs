@@ -1,0 +1,138 @@
+//! What takes real overlays down, several seeds each: this one comes back.
+
+mod harness;
+
+use std::time::Duration;
+
+use canopy_core::keyspace::NodeId;
+use canopy_core::node::Role;
+use canopy_core::placement::R;
+use harness::{Plan, World};
+
+const MBIT: u64 = 1_000_000;
+const SEEDS: std::ops::Range<u64> = 100..108;
+
+fn founded(world: &World) -> bool {
+    let serving = world.with_role(Role::SuperNode);
+    serving.len() >= R && world.all_know(&serving)
+}
+
+fn overlay(seed: u64, count: u8) -> World {
+    let mut world = World::new(seed);
+    for i in 1..=count {
+        world.start(Plan::new(i, 5 * MBIT * u64::from(i), &[1]));
+    }
+    assert!(
+        world.run_until(Duration::from_secs(30), founded),
+        "seed {seed}"
+    );
+    world
+}
+
+/// Who knows other super-nodes than those who serve: role, those it knows,
+/// its homes, its assembly.
+fn strays(world: &World) -> Vec<(Role, usize, usize, usize)> {
+    let serving = world.with_role(Role::SuperNode);
+    let status = |node: NodeId| world.core(node).status(world.now());
+    let all = world.alive().into_iter().map(status);
+    let odd = all.filter(|s| {
+        s.super_nodes
+            .iter()
+            .map(|n| n.node)
+            .ne(serving.iter().copied())
+    });
+    odd.map(|s| (s.role, s.super_nodes.len(), s.homes.len(), s.assembly))
+        .collect()
+}
+
+#[test]
+fn an_overlay_outlives_its_mandates() {
+    let mut world = overlay(100, 8);
+    // Mandates of the local preset last ten minutes.
+    for minute in 0..30 {
+        world.run(Duration::from_secs(60));
+        let serving = world.with_role(Role::SuperNode).len();
+        assert!(serving >= R, "{serving} serve after {minute} minutes");
+    }
+    assert!(world.run_until(Duration::from_secs(20), founded));
+}
+
+#[test]
+fn all_super_nodes_lost_at_once_are_replaced() {
+    for seed in SEEDS {
+        let mut world = overlay(seed, 12);
+        let dead = world.with_role(Role::SuperNode);
+        for node in &dead {
+            world.kill(*node);
+        }
+        let again = world.run_until(Duration::from_secs(60), founded);
+        assert!(again, "seed {seed}: {:?}", strays(&world));
+    }
+}
+
+#[test]
+fn half_of_the_peers_lost_at_once_leave_an_overlay() {
+    for seed in SEEDS {
+        let mut world = overlay(seed, 14);
+        for node in world.alive().into_iter().step_by(2).collect::<Vec<_>>() {
+            world.kill(node);
+        }
+        let ok = world.run_until(Duration::from_secs(60), founded);
+        assert!(ok, "seed {seed}: {:?}", strays(&world));
+    }
+}
+
+#[test]
+fn a_healed_partition_ends_as_one_overlay_without_surplus() {
+    for seed in SEEDS {
+        let mut world = overlay(seed, 14);
+        let all: Vec<NodeId> = world.alive();
+        let (one, other) = all.split_at(7);
+        world.partition(one, other);
+        world.run(Duration::from_secs(40));
+        world.heal();
+        let one_overlay =
+            |world: &World| founded(world) && world.with_role(Role::SuperNode).len() == R;
+        let united = world.run_until(Duration::from_secs(180), one_overlay);
+        let serving = world.with_role(Role::SuperNode);
+        let strays = strays(&world);
+        assert!(united, "seed {seed}: {} serve, {strays:?}", serving.len());
+    }
+}
+
+#[test]
+fn a_chair_that_dies_is_followed_by_the_next() {
+    for seed in SEEDS {
+        let mut world = World::new(seed);
+        for i in 1..=10 {
+            world.start(Plan::new(i, 5 * MBIT * u64::from(i), &[1]));
+        }
+        let opened = |world: &World| {
+            world.events.iter().any(|(_, _, event)| {
+                matches!(event, canopy_core::node::Event::ElectionOpened { .. })
+            })
+        };
+        assert!(world.run_until(Duration::from_secs(20), opened));
+        let chair = world.events.iter().find_map(|(_, node, event)| {
+            matches!(event, canopy_core::node::Event::ElectionOpened { .. }).then_some(*node)
+        });
+        world.kill(chair.expect("a chair"));
+        assert!(
+            world.run_until(Duration::from_secs(60), founded),
+            "seed {seed}"
+        );
+    }
+}
+
+#[test]
+fn lost_messages_delay_a_founding_and_no_more() {
+    for seed in SEEDS {
+        let mut world = World::new(seed);
+        (world.loss_percent, world.twice_percent) = (5, 5);
+        for i in 1..=10 {
+            world.start(Plan::new(i, 5 * MBIT * u64::from(i), &[1]));
+        }
+        let enough = world.run_until(Duration::from_secs(180), founded);
+        assert!(enough, "seed {seed}: {:?}", strays(&world));
+    }
+}
