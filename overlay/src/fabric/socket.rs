@@ -1,0 +1,203 @@
+//! The fabric's UDP socket: large kernel buffers, an uplink limit that QUIC
+//! feels as a slow line, and a switch that silences it.
+//!
+//! The limit must hold for everything sent, by every connection of every
+//! socket that shares the bucket; each waiter has a timer of its own, so no
+//! waiter depends on another to be woken.
+
+use std::fmt;
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, Runtime, UdpPoller};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::time::Sleep;
+
+use super::uplink::Bucket;
+
+/// Kernel buffers asked for, bytes: the usual 208 KiB drop handshakes in a burst.
+const KERNEL_BUFFER: usize = 4 * 1024 * 1024;
+/// What IP and UDP add to a datagram, bytes: IPv4 and IPv6.
+const HEADERS: [usize; 2] = [28, 48];
+/// A datagram's size as batches are planned, bytes.
+const DATAGRAM: usize = 1_200;
+
+/// Opens a UDP socket with large buffers, dual-stack where it is IPv6.
+pub(super) fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if addr.is_ipv6()
+        && let Err(error) = socket.set_only_v6(false)
+    {
+        tracing::debug!(%error, "fabric.socket.v6_only");
+    }
+    // The system may grant less (net.core.rmem_max); that is no failure.
+    let _ = socket.set_recv_buffer_size(KERNEL_BUFFER);
+    let _ = socket.set_send_buffer_size(KERNEL_BUFFER);
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    Ok(socket.into())
+}
+
+/// What all sockets of one fabric share.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    /// The uplink limit.
+    pub(super) bucket: Option<Arc<Bucket>>,
+    /// Nothing goes out or comes in any more.
+    pub(super) silent: Arc<AtomicBool>,
+    /// Bytes handed to the kernel, as the limit counts them.
+    pub(super) sent: Arc<AtomicU64>,
+    /// Bytes written to measure lines, out of those sent.
+    pub(super) measuring: Arc<AtomicU64>,
+}
+
+impl Line {
+    pub(super) fn new(uplink_bps: Option<u64>) -> Self {
+        let bucket = uplink_bps.map(|bits| Arc::new(Bucket::new(bits, Instant::now())));
+        Self {
+            bucket,
+            silent: Arc::default(),
+            sent: Arc::default(),
+            measuring: Arc::default(),
+        }
+    }
+
+    /// `socket` as quinn takes it, on this line.
+    pub(super) fn wrap(
+        &self,
+        socket: UdpSocket,
+        runtime: &dyn Runtime,
+    ) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        Ok(Arc::new(FabricSocket {
+            inner: runtime.wrap_udp_socket(socket)?,
+            line: self.clone(),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct FabricSocket {
+    inner: Arc<dyn AsyncUdpSocket>,
+    line: Line,
+}
+
+impl FabricSocket {
+    fn is_silent(&self) -> bool {
+        self.line.silent.load(Ordering::Relaxed)
+    }
+}
+
+/// What a batch weighs on the line, bytes.
+fn weight(transmit: &Transmit<'_>) -> usize {
+    let size = transmit.contents.len();
+    let datagrams = transmit
+        .segment_size
+        .map_or(1, |one| size.div_ceil(one.max(1)));
+    size + datagrams * HEADERS[usize::from(transmit.destination.is_ipv6())]
+}
+
+impl AsyncUdpSocket for FabricSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        let inner = Arc::clone(&self.inner).create_io_poller();
+        match &self.line.bucket {
+            None => inner,
+            Some(bucket) => Box::pin(LimitedPoller {
+                bucket: Arc::clone(bucket),
+                inner,
+                timer: None,
+            }),
+        }
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if self.is_silent() {
+            return Ok(());
+        }
+        let weight = weight(transmit);
+        if let Some(bucket) = &self.line.bucket {
+            let taken = bucket.take(weight, Instant::now());
+            taken.map_err(|_| io::ErrorKind::WouldBlock)?;
+        }
+        let sent = self.inner.try_send(transmit);
+        match (&sent, &self.line.bucket) {
+            (Ok(()), _) => {
+                self.line.sent.fetch_add(weight as u64, Ordering::Relaxed);
+            }
+            (Err(_), Some(bucket)) => bucket.give_back(weight),
+            (Err(_), None) => {}
+        }
+        sent
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let received = ready!(self.inner.poll_recv(cx, bufs, meta));
+            if received.is_err() || !self.is_silent() {
+                return Poll::Ready(received);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        let most = self.inner.max_transmit_segments();
+        match &self.line.bucket {
+            None => most,
+            // A slow line in large batches would starve its other connections.
+            Some(bucket) => most.min((bucket.batch() / DATAGRAM).max(1)),
+        }
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.inner.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.inner.may_fragment()
+    }
+}
+
+/// Ready when both the bucket and the socket are.
+struct LimitedPoller {
+    bucket: Arc<Bucket>,
+    inner: Pin<Box<dyn UdpPoller>>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl UdpPoller for LimitedPoller {
+    fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        while let Some(wait) = this.bucket.wait_for(Instant::now()) {
+            let at = tokio::time::Instant::now() + wait;
+            let timer = match &mut this.timer {
+                Some(timer) => {
+                    timer.as_mut().reset(at);
+                    timer
+                }
+                none => none.insert(Box::pin(tokio::time::sleep_until(at))),
+            };
+            ready!(timer.as_mut().poll(cx));
+        }
+        this.inner.as_mut().poll_writable(cx)
+    }
+}
+
+impl fmt::Debug for LimitedPoller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LimitedPoller").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,8 @@
+//! What every Canopy peer shares: the protocol core, the QUIC fabric that
+//! carries it, and the driver that joins the two.
+
+pub mod calls;
+pub mod fabric;
+pub mod peer;
+
+pub use canopy_core as core;
