@@ -1,0 +1,176 @@
+//! Flags and sub-commands of `supernode`.
+
+use std::path::PathBuf;
+
+use canopy_core::keyspace::NodeId;
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::flags::PeerFlags;
+use crate::designation::MAX_DAYS;
+use crate::settings::{Bandwidth, DEFAULT_NETWORK};
+
+/// Printed below `supernode --help`.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  2  wrong flags, configuration or designation
+  3  a peer's name has no address
+  5  a file, a key, a port or the data directory cannot be used
+
+Every flag with a CANOPY_* variable can be set in the environment; a flag goes
+before the environment, and that before the file given with --config.
+CANOPY_LOG sets what is logged to stderr, e.g. CANOPY_LOG=debug.";
+
+/// An operator's host of a Canopy overlay: a super-node by the operator's
+/// word, or one that stands for election at once.
+#[derive(Parser, Debug)]
+#[command(name = "supernode", version, after_help = EXIT_CODES)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Command {
+    /// Runs a host until it is interrupted
+    Run(Box<RunArgs>),
+    /// Makes an operator key, and prints the public key that peers are given
+    OperatorKey(KeyArgs),
+    /// Signs an operator's word that a host serves
+    Designate(DesignateArgs),
+    /// Prints a completion script for a shell
+    Completions(CompletionArgs),
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub(super) peer: PeerFlags,
+    /// Designation of this host, made with `supernode designate`; it is kept
+    /// in the data directory
+    #[arg(
+        long,
+        env = "CANOPY_DESIGNATION",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub(super) designation: Option<PathBuf>,
+    /// The operator's secret key: this host designates itself, and renews that
+    #[arg(
+        long,
+        env = "CANOPY_OPERATOR_KEY",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub(super) operator_key: Option<PathBuf>,
+    /// Capacity that the host designates itself for [default: --uplink]
+    #[arg(
+        long,
+        env = "CANOPY_CAPACITY",
+        value_name = "RATE",
+        requires = "operator_key",
+        hide_env_values = true
+    )]
+    pub(super) capacity: Option<Bandwidth>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct KeyArgs {
+    /// Where the secret key goes; an existing file is never replaced
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Print the public key of a file that exists
+    #[arg(long)]
+    pub(super) show: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DesignateArgs {
+    /// The operator's secret key
+    #[arg(
+        long,
+        env = "CANOPY_OPERATOR_KEY",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub(super) operator_key: PathBuf,
+    /// The host's id, as `supernode run` prints it
+    #[arg(long, value_name = "ID")]
+    pub(super) node: NodeId,
+    /// What the host can send, e.g. "100 Mbit/s"; its share of the keys follows
+    #[arg(long, value_name = "RATE")]
+    pub(super) capacity: Bandwidth,
+    /// Name of the overlay
+    #[arg(
+        long,
+        env = "CANOPY_NETWORK",
+        value_name = "NAME",
+        default_value = DEFAULT_NETWORK,
+        hide_env_values = true
+    )]
+    pub(super) network: String,
+    /// For how many days
+    #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_DAYS)))]
+    pub(super) days: u32,
+    /// Failure domain, e.g. a rack [default: the host is one of its own]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(super) zone: String,
+    /// Where the designation goes; replaces an older one
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) output: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CompletionArgs {
+    /// Which shell
+    pub(super) shell: Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_arguments_are_refused() {
+        let node = "ab".repeat(32);
+        let designate = |days| {
+            let mut line = vec!["supernode", "designate", "--operator-key", "k", "-o", "d"];
+            line.extend(["--capacity", "1 Gbit/s", "--node", &node, "--days", days]);
+            Cli::try_parse_from(line)
+        };
+        assert!(designate("400").is_ok());
+        assert!(designate("401").is_err() && designate("0").is_err());
+        for wrong in [
+            &["supernode"][..],
+            &["supernode", "run", "--capacity", "1 Gbit/s"],
+            &["supernode", "run", "--uplink", "fast"],
+            &["supernode", "run", "--api", "127.0.0.1:1"],
+            &["supernode", "designate", "--node", "me"],
+            &["supernode", "operator-key"],
+        ] {
+            assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Flags that `leaf` and `supernode` share.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use canopy_core::keyspace::NodeId;
+use clap::Args;
+
+use super::failure::Failure;
+use crate::settings::{Bandwidth, PeerAddr, Preset, Settings, Stand, Topology};
+
+/// How a peer is set up: the flags of every command that starts one.
+#[derive(Args, Clone, Debug, Default)]
+pub struct PeerFlags {
+    /// Address to listen on; any free port at first, then the same again
+    #[arg(
+        long,
+        env = "CANOPY_LISTEN",
+        value_name = "ADDR",
+        hide_env_values = true
+    )]
+    listen: Option<SocketAddr>,
+    /// Peer to join by, HOST:PORT or ID@HOST:PORT; repeatable
+    #[arg(
+        long = "peer",
+        env = "CANOPY_PEER",
+        value_name = "PEER",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub peers: Vec<PeerAddr>,
+    /// Where key, cache and shards are kept [default: canopy/PROGRAM in the
+    /// user's data, or PROGRAM-2, -3... where that is in use]
+    #[arg(
+        long,
+        env = "CANOPY_DATA_DIR",
+        value_name = "PATH",
+        hide_env_values = true
+    )]
+    data_dir: Option<PathBuf>,
+    /// Configuration file: TOML, e.g. `data_dir = "/x"`, `peers = ["h:1"]`
+    #[arg(
+        long,
+        env = "CANOPY_CONFIG",
+        value_name = "PATH",
+        hide_env_values = true
+    )]
+    config: Option<PathBuf>,
+    /// Whether to serve as a super-node
+    #[arg(long, env = "CANOPY_STAND", value_enum, hide_env_values = true)]
+    stand: Option<Stand>,
+    /// What this peer may send, e.g. "20 Mbit/s"
+    #[arg(
+        long,
+        env = "CANOPY_UPLINK",
+        value_name = "RATE",
+        hide_env_values = true
+    )]
+    uplink: Option<Bandwidth>,
+    /// Timings for a kind of network
+    #[arg(long, env = "CANOPY_PRESET", value_enum, hide_env_values = true)]
+    preset: Option<Preset>,
+    /// Name of the overlay
+    #[arg(
+        long,
+        env = "CANOPY_NETWORK",
+        value_name = "NAME",
+        hide_env_values = true
+    )]
+    network: Option<String>,
+    /// Who serves; all peers must agree
+    #[arg(long, env = "CANOPY_TOPOLOGY", value_enum, hide_env_values = true)]
+    topology: Option<Topology>,
+    /// Failure domain, e.g. a rack
+    #[arg(long, env = "CANOPY_ZONE", value_name = "NAME", hide_env_values = true)]
+    zone: Option<String>,
+    /// Public key of the network's operator
+    #[arg(
+        long,
+        env = "CANOPY_OPERATOR",
+        value_name = "KEY",
+        hide_env_values = true
+    )]
+    operator: Option<NodeId>,
+}
+
+impl PeerFlags {
+    /// The flags and the environment, over the configuration file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or says something unknown.
+    pub fn settings(&self) -> Result<Settings, Failure> {
+        let given = Settings {
+            listen: self.listen,
+            peers: self.peers.clone(),
+            data_dir: self.data_dir.clone(),
+            stand: self.stand,
+            uplink: self.uplink,
+            api: None,
+            preset: self.preset,
+            network: self.network.clone(),
+            topology: self.topology,
+            zone: self.zone.clone(),
+            operator: self.operator,
+        };
+        match &self.config {
+            Some(path) => Ok(given.over(Settings::read(path)?)),
+            None => Ok(given),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The inverted index: each term with the numbers of the items that have it.
+//!
+//! A posting is an item number with one bit more: whether the term is one of
+//! the item's name. Numbers grow, so new postings are appended. Readers take
+//! two reference counts under a read lock and then run without it; a writer
+//! copies the short tail at most, never the sealed part.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+/// Shards of the dictionary, by first character: a prefix lies within one.
+const SHARDS: usize = 64;
+/// A tail this long, and a fourth of the sealed part, is sealed.
+const MIN_SEAL: usize = 256;
+
+/// An item number, and whether the term is in the item's name.
+pub(super) fn posting(doc: u32, in_name: bool) -> u32 {
+    doc << 1 | u32::from(in_name)
+}
+
+/// The items of one term as a reader sees them: both parts ascend, and the
+/// second continues the first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Postings {
+    pub(super) sealed: Arc<Vec<u32>>,
+    pub(super) tail: Arc<Vec<u32>>,
+}
+
+impl Postings {
+    pub(super) fn from_sorted(sealed: Vec<u32>) -> Self {
+        Self {
+            sealed: Arc::new(sealed),
+            tail: Arc::default(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.sealed.len() + self.tail.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        self.sealed.iter().chain(self.tail.iter()).copied()
+    }
+
+    fn push(&mut self, posting: u32) {
+        Arc::make_mut(&mut self.tail).push(posting);
+        if self.tail.len() >= MIN_SEAL.max(self.sealed.len() / 4) {
+            let mut all = Vec::with_capacity(self.len());
+            all.extend(self.iter());
+            *self = Self::from_sorted(all);
+        }
+    }
+}
+
+/// All terms, sorted within their shard.
+#[derive(Debug)]
+pub(super) struct Dictionary(Vec<RwLock<BTreeMap<Box<str>, Postings>>>);
+
+impl Default for Dictionary {
+    fn default() -> Self {
+        Self((0..SHARDS).map(|_| RwLock::default()).collect())
+    }
+}
+
+impl Dictionary {
+    fn shard(&self, term: &str) -> &RwLock<BTreeMap<Box<str>, Postings>> {
+        let first = term.chars().next().map_or(0, u32::from);
+        &self.0[first as usize % SHARDS]
+    }
+
+    /// Appends a posting; postings of one term must come in ascending order.
+    pub(super) fn push(&self, term: &str, posting: u32) {
+        let mut shard = self.shard(term).write();
+        match shard.get_mut(term) {
+            Some(postings) => postings.push(posting),
+            None => {
+                shard.insert(term.into(), Postings::from_sorted(vec![posting]));
+            }
+        }
+    }
+
+    /// The items of `term`.
+    pub(super) fn get(&self, term: &str) -> Postings {
+        self.shard(term)
+            .read()
+            .get(term)
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// How many items `term` has, removed ones included.
+    pub(super) fn count(&self, term: &str) -> usize {
+        self.shard(term).read().get(term).map_or(0, Postings::len)
+    }
+
+    /// The items of the first `limit` terms that begin with `prefix`.
+    pub(super) fn begins(&self, prefix: &str, limit: usize) -> Vec<Postings> {
+        let shard = self.shard(prefix).read();
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        shard
+            .range::<str, _>(from)
+            .take_while(|(term, _)| term.starts_with(prefix))
+            .take(limit)
+            .map(|(_, postings)| postings.clone())
+            .collect()
+    }
+
+    /// Drops the postings of items that are gone.
+    pub(super) fn compact(&self, alive: impl Fn(u32) -> bool) {
+        for shard in &self.0 {
+            let mut shard = shard.write();
+            shard.retain(|_, postings| {
+                if postings.iter().any(|posting| !alive(posting >> 1)) {
+                    let kept = postings.iter().filter(|posting| alive(posting >> 1));
+                    *postings = Postings::from_sorted(kept.collect());
+                }
+                postings.len() > 0
+            });
+        }
+    }
+}

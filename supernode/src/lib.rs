@@ -1,0 +1,30 @@
+//! What a peer does once it is elected: it holds its share of the index, keeps
+//! it in three copies, and answers reads, writes and searches. And `supernode`,
+//! the program of an operator's host.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`index`] | what one node holds: versions, quotas, search |
+//! | [`service`] | owners, quorums, hedging, repair |
+//! | [`role`], [`load`] | taking the role up, laying it down, telling how busy it is |
+//! | [`store`] | records on disk, group commit |
+//! | [`host`] | a whole peer, from settings to a clean end |
+//! | [`settings`], [`data_dir`], [`secret`] | what can be set; key, port and lock on disk |
+//! | [`status`], [`event`] | how a peer fares, and what happens to it |
+//! | [`designation`] | an operator's word that a host serves |
+//! | `cli` | the `supernode` program, and what it shares with `leaf` (feature `cli`) |
+
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod data_dir;
+pub mod designation;
+pub mod event;
+pub mod host;
+pub mod index;
+pub mod load;
+pub mod role;
+pub mod secret;
+pub mod service;
+pub mod settings;
+pub mod status;
+pub mod store;

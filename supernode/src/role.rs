@@ -1,0 +1,308 @@
+//! Taking the super-node role up and laying it down, as the election decides.
+//!
+//! The store is opened when the role comes, or at the start if an earlier run
+//! left records behind: whoever holds records without owning them hands them
+//! over, and gives none up before their owners have confirmed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use canopy_core::keyspace::NodeId;
+use canopy_core::node::{Load, Role};
+use canopy_overlay::calls::{CallError, Calls};
+use canopy_overlay::fabric::Answer;
+use canopy_overlay::peer::{Handler, Peer};
+use canopy_proto::wire::{request, response};
+use tokio::sync::watch;
+
+use crate::index::{Index, Limits};
+use crate::load::{self, Counters, Meter};
+use crate::service::{IndexService, IndexStats, ServiceConfig};
+use crate::store::{Store, StoreError};
+
+/// How a peer serves once it is elected.
+#[derive(Clone, Debug)]
+pub struct RoleConfig {
+    /// Where the records are kept; `None`: in memory, for tests and trials.
+    pub store: Option<PathBuf>,
+    /// What the index holds at most.
+    pub limits: Limits,
+    /// Deadlines, hedging, repair.
+    pub service: ServiceConfig,
+    /// Sessions that count as full use.
+    pub sessions: usize,
+    /// Operations a second that count as full use.
+    pub operations_per_s: u64,
+    /// Whether the processor time of the whole process is this peer's: it is
+    /// the only peer in it.
+    pub process_cpu: bool,
+    /// How often the load is told to the election.
+    pub report_every: Duration,
+    /// Pause before an incomplete hand-over is tried again.
+    pub retry: Duration,
+}
+
+impl Default for RoleConfig {
+    fn default() -> Self {
+        Self {
+            store: None,
+            limits: Limits::default(),
+            service: ServiceConfig::default(),
+            sessions: 50_000,
+            // One core does a good 30 000 index operations a second.
+            operations_per_s: 20_000,
+            process_cpu: false,
+            report_every: Duration::from_secs(1),
+            retry: Duration::from_secs(2),
+        }
+    }
+}
+
+/// The role of one peer, attended to in the background until it is dropped.
+#[derive(Debug)]
+pub struct SuperNodeRole {
+    stop: watch::Sender<bool>,
+    service: watch::Receiver<Option<IndexService<Peer>>>,
+    failure: watch::Receiver<Option<StoreError>>,
+    load: watch::Receiver<Load>,
+}
+
+impl SuperNodeRole {
+    /// Opens what an earlier run left, if anything, and follows the peer's role
+    /// from now on.
+    ///
+    /// # Errors
+    /// The store exists and cannot be opened.
+    pub fn attend(peer: Peer, config: RoleConfig) -> Result<Self, StoreError> {
+        let left = config.store.as_deref().is_some_and(Path::exists);
+        let first = if left {
+            Some(open(&peer, &config)?)
+        } else {
+            None
+        };
+        let (stop, stopped) = watch::channel(false);
+        let (services, service) = watch::channel(first);
+        let (failures, failure) = watch::channel(None);
+        let (loads, load) = watch::channel(Load::default());
+        let attendant = Attendant {
+            meter: Meter::new(Instant::now(), Counters::read(&peer, 0, &config)),
+            peer,
+            config,
+            services,
+            failures,
+            loads,
+        };
+        tokio::spawn(attendant.run(stopped));
+        Ok(Self {
+            stop,
+            service,
+            failure,
+            load,
+        })
+    }
+
+    /// What the index of this peer did and holds; `None` while it has none.
+    pub fn stats(&self) -> Option<IndexStats> {
+        self.service.borrow().as_ref().map(IndexService::stats)
+    }
+
+    /// How busy this peer is, thousandths of each limit, as the election is
+    /// told; changes with each report, while there is an index.
+    pub fn load(&self) -> watch::Receiver<Load> {
+        self.load.clone()
+    }
+
+    /// Answers a request of this peer to itself, without a session.
+    ///
+    /// # Errors
+    /// The peer is no super-node now, or it refuses.
+    pub async fn answer(
+        &self,
+        own: NodeId,
+        request: request::Kind,
+    ) -> Result<response::Kind, CallError> {
+        let service = self.service.borrow().clone();
+        let Some(service) = service else {
+            let reason = "this peer is no super-node any more".to_owned();
+            return Err(CallError::Unreachable { peer: own, reason });
+        };
+        match service.handle(own, request).await {
+            response::Kind::Refusal(refusal) => Err(CallError::Refused { peer: own, refusal }),
+            answer => Ok(answer),
+        }
+    }
+
+    /// Stops attending to the role and lets go of the store; what is held
+    /// stays on disk.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Why the role could not be taken up, if it could not.
+    pub fn failure(&self) -> Option<StoreError> {
+        self.failure.borrow().clone()
+    }
+}
+
+impl Drop for SuperNodeRole {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn open(peer: &Peer, config: &RoleConfig) -> Result<IndexService<Peer>, StoreError> {
+    let index = match &config.store {
+        Some(path) => Index::open(Store::open(path)?, config.limits, peer.now_ms())?,
+        None => Index::in_memory(config.limits),
+    };
+    Ok(IndexService::start(
+        peer.clone(),
+        Arc::new(index),
+        config.service,
+    ))
+}
+
+/// Answers for the index: at once where it can.
+struct Front(IndexService<Peer>);
+
+impl Handler for Front {
+    fn handle(&self, from: NodeId, request: request::Kind) -> Answer {
+        match self.0.try_now(from, &request) {
+            Some(answer) => Answer::Now(answer),
+            None => {
+                let service = self.0.clone();
+                Answer::later(async move { service.handle(from, request).await })
+            }
+        }
+    }
+}
+
+struct Attendant {
+    peer: Peer,
+    config: RoleConfig,
+    services: watch::Sender<Option<IndexService<Peer>>>,
+    failures: watch::Sender<Option<StoreError>>,
+    loads: watch::Sender<Load>,
+    meter: Meter,
+}
+
+impl Attendant {
+    async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+        let mut roles = self.peer.role();
+        let mut placements = self.peer.placement_changes();
+        let mut reports = tokio::time::interval(self.config.report_every);
+        let mut retries = tokio::time::interval(self.config.retry);
+        self.take_role(*roles.borrow_and_update());
+        loop {
+            tokio::select! {
+                _ = stopped.changed() => break,
+                changed = roles.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                    let role = *roles.borrow_and_update();
+                    self.take_role(role);
+                }
+                _ = placements.changed() => {
+                    if let Some(service) = self.service() {
+                        service.placement_changed();
+                    }
+                }
+                _ = reports.tick() => self.report(),
+                _ = retries.tick() => self.hand_over(&mut stopped).await,
+            }
+        }
+        self.peer.set_handler(None);
+        self.services.send_replace(None);
+    }
+
+    fn service(&self) -> Option<IndexService<Peer>> {
+        self.services.borrow().clone()
+    }
+
+    fn take_role(&mut self, role: Role) {
+        if role != Role::SuperNode {
+            return;
+        }
+        let service = match self.service() {
+            Some(service) => service,
+            None => match open(&self.peer, &self.config) {
+                Ok(service) => service,
+                Err(error) => {
+                    tracing::error!(%error, "role.store: stepping down");
+                    self.failures.send_replace(Some(error));
+                    return self.peer.step_down();
+                }
+            },
+        };
+        service.placement_changed();
+        self.peer
+            .set_handler(Some(Box::new(Front(service.clone()))));
+        self.services.send_replace(Some(service));
+    }
+
+    /// Gives away what this peer holds and does not own: while it retires, and
+    /// when it is a leaf with a store of an earlier time.
+    async fn hand_over(&mut self, stopped: &mut watch::Receiver<bool>) {
+        let role = *self.peer.role().borrow();
+        let serves = role == Role::SuperNode;
+        let (Some(service), false) = (self.service(), serves) else {
+            return;
+        };
+        if self.peer.placement().is_empty() {
+            return;
+        }
+        service.placement_changed();
+        let step = tokio::select! {
+            step = service.hand_over(|progress| tracing::debug!(?progress, "role.hand_over")) => step,
+            _ = stopped.changed() => return,
+        };
+        if !step.is_complete() {
+            return tracing::info!(?step, "role.hand_over: not all owners have confirmed yet");
+        }
+        tracing::info!(?step, "role.handed_over");
+        self.peer.handed_over();
+        self.peer.set_handler(None);
+        self.services.send_replace(None);
+    }
+
+    fn report(&mut self) {
+        let Some(service) = self.service() else {
+            return;
+        };
+        let stats = service.stats();
+        let counters = Counters::read(&self.peer, stats.operations(), &self.config);
+        let rates = self.meter.tick(Instant::now(), counters);
+        let limits = load::Limits {
+            sessions: self.config.sessions,
+            operations_per_s: self.config.operations_per_s,
+            bps: self.line_bps(),
+        };
+        let sessions = self.peer.fabric().session_count();
+        let load = limits.load(sessions, stats.utilisation_milli, &rates);
+        tracing::debug!(?load, "role.load");
+        self.loads.send_replace(load);
+        self.peer.report_load(load);
+    }
+
+    /// What this peer may send: the limit its user set, else what it was
+    /// elected for; 0: not known.
+    fn line_bps(&self) -> u64 {
+        let uplink = self.peer.fabric().uplink_bps();
+        uplink.unwrap_or_else(|| self.peer.status().capacity_bps)
+    }
+}
+
+impl Counters {
+    fn read(peer: &Peer, operations: u64, config: &RoleConfig) -> Self {
+        let fabric = peer.fabric();
+        // What measures a line is no load: elections would call for elections.
+        let bytes = fabric.bytes_sent().saturating_sub(fabric.bytes_measuring());
+        Self {
+            operations,
+            bytes,
+            cpu: config.process_cpu.then(load::process_cpu).flatten(),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Asks several owners, no more of them than needed: the first few at once,
+//! another one when an answer is late or does not settle the matter.
+
+use std::sync::Arc;
+
+use canopy_core::keyspace::NodeId;
+use canopy_overlay::calls::{CallError, Calls};
+use canopy_proto::wire::{request, response};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::Instant;
+
+use super::Inner;
+use super::stats::add;
+
+/// What an answer means for the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Settled; ask nobody else.
+    Done,
+    /// Wait for those under way.
+    Wait,
+    /// Ask one more.
+    More,
+}
+
+/// Asks `peers` in order, `first` of them at once, and hands each answer to
+/// `judge`. Returns whether it hedged. Answers still under way at the end are
+/// dropped.
+pub(super) async fn gather<C: Calls>(
+    inner: &Arc<Inner<C>>,
+    peers: &[NodeId],
+    first: usize,
+    request: &request::Kind,
+    mut judge: impl FnMut(NodeId, Result<response::Kind, CallError>) -> Verdict,
+) -> bool {
+    let mut left = peers.iter().copied();
+    let mut under_way = FuturesUnordered::new();
+    let mut hedged = false;
+    let mut patience = inner.config.hedge_min;
+    for peer in left.by_ref().take(first) {
+        patience = patience.max(inner.latencies.hedge_after(&peer));
+        under_way.push(ask(inner, peer, request.clone()));
+    }
+    loop {
+        if under_way.is_empty() {
+            match left.next() {
+                Some(peer) => under_way.push(ask(inner, peer, request.clone())),
+                None => return hedged,
+            }
+        }
+        let more = tokio::select! {
+            Some((peer, answer)) = under_way.next() => match judge(peer, answer) {
+                Verdict::Done => return hedged,
+                Verdict::Wait => false,
+                Verdict::More => true,
+            },
+            () = tokio::time::sleep(patience), if left.len() > 0 => {
+                if !hedged {
+                    add(&inner.counters.hedged, 1);
+                }
+                hedged = true;
+                true
+            }
+        };
+        if more && let Some(peer) = left.next() {
+            patience = inner.latencies.hedge_after(&peer);
+            under_way.push(ask(inner, peer, request.clone()));
+        }
+    }
+}
+
+async fn ask<C: Calls>(
+    inner: &Arc<Inner<C>>,
+    peer: NodeId,
+    request: request::Kind,
+) -> (NodeId, Result<response::Kind, CallError>) {
+    if peer == inner.me() {
+        let own = match &request {
+            request::Kind::Get(get) => inner.get_local(get),
+            request::Kind::Search(search) => inner.search_local(search),
+            _ => return (peer, Err(CallError::Malformed(peer))),
+        };
+        return (
+            peer,
+            own.map_err(|refusal| CallError::Refused { peer, refusal }),
+        );
+    }
+    let began = Instant::now();
+    let deadline = inner.config.read_deadline;
+    let answer = inner.calls.call(peer, request, deadline).await;
+    match &answer {
+        Ok(_) | Err(CallError::Refused { .. }) => inner.latencies.answered(peer, began.elapsed()),
+        Err(_) => inner.latencies.failed(peer),
+    }
+    (peer, answer)
+}

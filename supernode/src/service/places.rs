@@ -1,0 +1,219 @@
+//! The placements of late: who may write here, who owned a key before, and
+//! whether this node may still lack records of ranges it newly owns.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use canopy_core::keyspace::{Key, NodeId};
+use canopy_core::placement::{Placement, R};
+use parking_lot::RwLock;
+use tokio::time::Instant;
+
+use super::ServiceConfig;
+
+/// Placements remembered beside the current one.
+const RECENT: usize = 4;
+
+#[derive(Debug)]
+pub(super) struct Places {
+    me: NodeId,
+    settle: Duration,
+    state: RwLock<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    current: Placement,
+    /// Newest first, with when each ended.
+    recent: VecDeque<(Placement, Instant)>,
+    settling: Option<Settling>,
+}
+
+#[derive(Debug)]
+struct Settling {
+    until: Instant,
+    /// Owners that have yet to say that they offered all they have; empty:
+    /// only time tells.
+    waiting: BTreeSet<NodeId>,
+}
+
+impl Places {
+    pub(super) fn new(current: Placement, me: NodeId, config: &ServiceConfig) -> Self {
+        let settle = config.settle;
+        // A node that starts among others missed what was written meanwhile.
+        let settling = Settling::of(&current, me, settle);
+        Self {
+            me,
+            settle,
+            state: RwLock::new(State {
+                current,
+                recent: VecDeque::new(),
+                settling,
+            }),
+        }
+    }
+
+    /// Takes in a new placement; false if it is the one already known.
+    pub(super) fn update(&self, new: Placement) -> bool {
+        let mut state = self.state.write();
+        let joined = |from: &Placement, to: &Placement| {
+            to.members()
+                .any(|member| from.get(&member.node) != Some(member))
+        };
+        let (came, gone) = (joined(&state.current, &new), joined(&new, &state.current));
+        let mine = state.current.get(&self.me) != new.get(&self.me);
+        let old = std::mem::replace(&mut state.current, new);
+        if !came && !gone {
+            return false;
+        }
+        if mine {
+            state.settling = Settling::of(&state.current, self.me, self.settle);
+        } else if gone {
+            state.lose(Instant::now() + self.settle);
+        }
+        state.recent.push_front((old, Instant::now()));
+        state.recent.truncate(RECENT);
+        true
+    }
+
+    pub(super) fn current(&self) -> Placement {
+        self.state.read().current.clone()
+    }
+
+    /// Whether `node` is a super-node, or was one lately.
+    pub(super) fn knows(&self, node: &NodeId) -> bool {
+        let state = self.state.read();
+        state.current.get(node).is_some()
+            || state.recent.iter().any(|(old, _)| old.get(node).is_some())
+    }
+
+    /// Who owned `key` before the changes that may still be settling, and no
+    /// longer does.
+    pub(super) fn previous_owners(&self, key: &Key, owners: &[NodeId]) -> Vec<NodeId> {
+        let state = self.state.read();
+        let mut out = Vec::new();
+        for (old, ended) in &state.recent {
+            if ended.elapsed() < self.settle {
+                out.extend(
+                    old.owners(key, R)
+                        .into_iter()
+                        .filter(|node| !owners.contains(node) && state.current.get(node).is_some()),
+                );
+            }
+        }
+        out.sort_unstable();
+        out.dedup();
+        out
+    }
+
+    /// Whether the placement changed so lately that writes sent under the one
+    /// before may still arrive.
+    pub(super) fn changed_lately(&self) -> bool {
+        let state = self.state.read();
+        let last = state.recent.front();
+        last.is_some_and(|(_, ended)| ended.elapsed() < self.settle)
+    }
+
+    pub(super) fn settling(&self) -> bool {
+        let state = self.state.read();
+        let until = state.settling.as_ref().map(|settling| settling.until);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// `node` has offered all that it has for this node.
+    pub(super) fn finished(&self, node: &NodeId) {
+        let mut state = self.state.write();
+        if let Some(settling) = &mut state.settling
+            && settling.waiting.remove(node)
+            && settling.waiting.is_empty()
+        {
+            state.settling = None;
+        }
+    }
+}
+
+impl State {
+    /// Others are gone: this node may own ranges of theirs, and need not wait
+    /// for them.
+    fn lose(&mut self, until: Instant) {
+        let now = Instant::now();
+        match self
+            .settling
+            .as_mut()
+            .filter(|settling| now < settling.until)
+        {
+            Some(settling) => {
+                let current = &self.current;
+                settling.waiting.retain(|node| current.get(node).is_some());
+            }
+            None => {
+                self.settling = Some(Settling {
+                    until,
+                    waiting: BTreeSet::new(),
+                });
+            }
+        }
+    }
+}
+
+impl Settling {
+    fn of(placement: &Placement, me: NodeId, settle: Duration) -> Option<Self> {
+        placement.get(&me)?;
+        let others = placement.members().map(|member| member.node);
+        let waiting: BTreeSet<NodeId> = others.filter(|node| *node != me).collect();
+        (!waiting.is_empty()).then(|| Self {
+            until: Instant::now() + settle,
+            waiting,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use canopy_core::placement::Member;
+
+    fn of(nodes: &[u8]) -> Placement {
+        nodes.iter().fold(Placement::empty(), |placement, n| {
+            placement.with(Member {
+                node: NodeId([*n; 32]),
+                seats: 1,
+                domain: "".into(),
+            })
+        })
+    }
+
+    fn places(nodes: &[u8]) -> Places {
+        Places::new(of(nodes), NodeId([1; 32]), &ServiceConfig::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_settles_when_all_others_have_finished_or_time_is_up() {
+        let all = places(&[1, 2, 3]);
+        assert!(all.settling());
+        all.finished(&NodeId([2; 32]));
+        assert!(all.settling());
+        all.finished(&NodeId([3; 32]));
+        assert!(!all.settling());
+
+        let silent = places(&[1, 2]);
+        tokio::time::advance(ServiceConfig::default().settle).await;
+        assert!(!silent.settling());
+        assert!(!places(&[1]).settling());
+        assert!(!places(&[2, 3]).settling());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_loss_of_a_node_makes_the_others_settle() {
+        let places = places(&[1, 2, 3]);
+        for left in [&[1, 2][..], &[1]] {
+            tokio::time::advance(ServiceConfig::default().settle).await;
+            assert!(!places.settling());
+            assert!(places.update(of(left)));
+            assert!(places.settling() && places.changed_lately());
+        }
+        assert!(places.knows(&NodeId([3; 32])));
+        assert!(!places.knows(&NodeId([4; 32])));
+        assert!(!places.update(of(&[1])));
+    }
+}

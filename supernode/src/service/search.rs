@@ -1,0 +1,185 @@
+//! Sends a search to the owners of its rarest term, as far as that is known,
+//! where it is answered in one hop.
+//!
+//! Hits are passed on as the owner gave them: who searches checks the
+//! signatures of what it uses.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use canopy_core::keyspace::{Key, NodeId, keys};
+use canopy_core::placement::{Placement, R};
+use canopy_core::record::{MAX_TERM, prefix_of};
+use canopy_overlay::calls::Calls;
+use canopy_proto::wire;
+use canopy_proto::wire::{request, response};
+use parking_lot::Mutex;
+
+use super::gather::{Verdict, gather};
+use super::stats::add;
+use super::{Answer, Inner, refuse};
+use crate::index::{MAX_PAGE, MAX_QUERY_TERMS, SearchError};
+
+/// Terms whose totals are remembered; past it all are forgotten.
+const MAX_TOTALS: usize = 10_000;
+
+/// How many items each term had when it was last searched for alone.
+#[derive(Debug, Default)]
+pub(super) struct Totals(Mutex<HashMap<String, u64>>);
+
+impl Totals {
+    fn get(&self, term: &str) -> Option<u64> {
+        self.0.lock().get(term).copied()
+    }
+
+    fn learn(&self, search: &wire::Search, total: u64) {
+        if let ([term], [], [], true) = (
+            search.terms.as_slice(),
+            search.prefixes.as_slice(),
+            search.filters.as_slice(),
+            search.after.is_empty(),
+        ) {
+            let mut totals = self.0.lock();
+            if totals.len() >= MAX_TOTALS {
+                totals.clear();
+            }
+            totals.insert(term.clone(), total);
+        }
+    }
+}
+
+impl<C: Calls> Inner<C> {
+    /// Answers from this node's own items, where it owns the rarest term and
+    /// lacks nothing.
+    pub(super) fn search_own(&self, search: &wire::Search) -> Option<Answer> {
+        let placement = self.calls.placement();
+        let owners = match self.search_owners(search, &placement) {
+            Ok(owners) => owners,
+            Err(refusal) => return Some(Err(refusal)),
+        };
+        if self.places.settling() || !owners.contains(&self.me()) {
+            return None;
+        }
+        add(&self.counters.searches, 1);
+        Some(self.search_here(search))
+    }
+
+    pub(super) async fn search(inner: &Arc<Self>, search: wire::Search) -> Answer {
+        let placement = inner.calls.placement();
+        let mut owners = inner.search_owners(&search, &placement)?;
+        if owners.is_empty() {
+            return Err(refuse::unavailable(
+                "no super-node serves yet; try again later",
+            ));
+        }
+        inner.latencies.healthy_first(&mut owners);
+        owners.sort_by_key(|owner| *owner != inner.me());
+        let request = request::Kind::Search(wire::Search {
+            local: true,
+            ..search.clone()
+        });
+        let mut replies: Vec<wire::SearchReply> = Vec::new();
+        let mut refusal = None;
+        let hedged = gather(inner, &owners, 1, &request, |_, answer| match answer {
+            Ok(response::Kind::Search(reply)) => {
+                let settling = reply.settling;
+                replies.push(reply);
+                match settling && replies.len() < 2 {
+                    true => Verdict::More,
+                    false => Verdict::Done,
+                }
+            }
+            Ok(_) => Verdict::More,
+            Err(error) => {
+                refusal = Some(refuse::of_call(&error));
+                Verdict::More
+            }
+        })
+        .await;
+        let failed = || refuse::unavailable("no owner of the rarest term answered; try again");
+        let mut reply =
+            merge(replies, page_size(&search)).ok_or_else(|| refusal.unwrap_or_else(failed))?;
+        inner.totals.learn(&search, reply.total);
+        reply.hedged = hedged;
+        add(&inner.counters.searches, 1);
+        Ok(response::Kind::Search(reply))
+    }
+
+    /// The owners of the key that the search is answered under.
+    fn search_owners(
+        &self,
+        search: &wire::Search,
+        placement: &Placement,
+    ) -> Result<Vec<NodeId>, wire::Refusal> {
+        let words = search.terms.len() + search.prefixes.len();
+        if words > MAX_QUERY_TERMS {
+            return Err(refuse::of_search(&SearchError::TooMany(words)));
+        }
+        let mut all = search.terms.iter().chain(&search.prefixes);
+        if all.any(|word| word.is_empty() || word.len() > MAX_TERM) {
+            return Err(refuse::of_search(&SearchError::Term));
+        }
+        let key = match search.terms.iter().min_by_key(|term| self.rarity(term)) {
+            Some(term) => keys::term(term),
+            None => prefix_key(&search.prefixes)?,
+        };
+        Ok(placement.owners(&key, R))
+    }
+
+    /// About how many items have `term`.
+    fn rarity(&self, term: &str) -> u64 {
+        if let Some(total) = self.totals.get(term) {
+            return total;
+        }
+        // Not known: long words are rarer. What is held here by chance is a
+        // lower bound only.
+        let chars = term.chars().count() as u64;
+        let guess = 100_000 / (chars * chars).max(1);
+        guess.max(self.index.term_count(term) as u64)
+    }
+}
+
+fn prefix_key(prefixes: &[String]) -> Result<Key, wire::Refusal> {
+    if prefixes.is_empty() {
+        return Err(refuse::of_search(&SearchError::Empty));
+    }
+    let long = prefixes.iter().filter(|prefix| prefix_of(prefix).is_some());
+    let longest = long.max_by_key(|prefix| prefix.len());
+    let part = longest.and_then(|prefix| prefix_of(prefix));
+    let part = part.ok_or_else(|| refuse::malformed("a beginning needs three letters at least"))?;
+    Ok(keys::term_prefix(part))
+}
+
+fn page_size(search: &wire::Search) -> usize {
+    match search.limit as usize {
+        0 => MAX_PAGE,
+        limit => limit.min(MAX_PAGE),
+    }
+}
+
+/// Joins the pages of owners that may each lack something; `None` of none.
+fn merge(mut replies: Vec<wire::SearchReply>, limit: usize) -> Option<wire::SearchReply> {
+    if replies.len() < 2 {
+        return replies.pop();
+    }
+    let settling = replies.iter().all(|reply| reply.settling);
+    let total = replies.iter().map(|reply| reply.total).max()?;
+    // The cursor of the owner that knows most.
+    let next = replies.iter().max_by_key(|reply| reply.total)?.next.clone();
+    let hits = replies.into_iter().flat_map(|reply| reply.hits);
+    let mut best: BTreeMap<Vec<u8>, wire::Hit> = BTreeMap::new();
+    for hit in hits {
+        let name = hit.record.as_ref().map(|record| record.signature.to_vec());
+        best.insert(name.unwrap_or_default(), hit);
+    }
+    let mut hits: Vec<wire::Hit> = best.into_values().collect();
+    hits.sort_by(|a, b| b.score.total_cmp(&a.score));
+    hits.truncate(limit);
+    Some(wire::SearchReply {
+        hits,
+        next,
+        total,
+        hedged: false,
+        settling,
+    })
+}
