@@ -1,0 +1,205 @@
+//! The calls of the API, each answered by the leaf.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use canopy_proto::leaf as pb;
+use canopy_proto::leaf::leaf_server::Leaf as Calls;
+use futures_util::stream::{self, Stream, StreamExt};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use super::convert;
+use super::events;
+use crate::client::{Consistency, DEFAULT_LIMIT, Item, PROVIDER_TTL, Query, VALUE_TTL};
+use crate::leaf::Leaf;
+use crate::node::Node;
+
+/// Most items in one call of Publish.
+pub const MAX_ITEMS: usize = 1000;
+
+/// A stream of events to one reader.
+type EventStream = Pin<Box<dyn Stream<Item = Result<pb::Event, Status>> + Send>>;
+
+/// Answers the calls of `canopy.leaf.v1` from a leaf.
+#[derive(Debug)]
+pub struct Service<N: Node> {
+    leaf: Leaf<N>,
+    /// Turns true when the API closes: then streams of events end.
+    closed: watch::Receiver<bool>,
+}
+
+impl<N: Node> Service<N> {
+    pub(crate) fn new(leaf: Leaf<N>, closed: watch::Receiver<bool>) -> Self {
+        Self { leaf, closed }
+    }
+}
+
+fn ttl(seconds: u32, default: Duration) -> Duration {
+    match seconds {
+        0 => default,
+        seconds => Duration::from_secs(seconds.into()),
+    }
+}
+
+fn limit(limit: u32) -> u32 {
+    if limit == 0 { DEFAULT_LIMIT } else { limit }
+}
+
+#[tonic::async_trait]
+impl<N: Node> Calls for Service<N> {
+    async fn status(
+        &self,
+        _: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusReply>, Status> {
+        let reply = convert::status(self.leaf.status(), self.leaf.stats());
+        Ok(Response::new(reply))
+    }
+
+    async fn put(
+        &self,
+        request: Request<pb::PutRequest>,
+    ) -> Result<Response<pb::PutReply>, Status> {
+        let put = request.into_inner();
+        let (client, ttl) = (self.leaf.client(), ttl(put.ttl_s, VALUE_TTL));
+        let content = blake3::hash(&put.data);
+        let stored = match put.name.is_empty() {
+            true => client
+                .put_content(put.data.into(), ttl)
+                .await
+                .map(|(_, stored)| stored),
+            false => client.put(&put.name, put.data.into(), ttl).await,
+        };
+        Ok(Response::new(pb::PutReply {
+            publisher: self.leaf.node_id().to_string(),
+            sequence: stored.map_err(convert::error)?.sequence,
+            content: content.to_string(),
+        }))
+    }
+
+    async fn get(
+        &self,
+        request: Request<pb::GetRequest>,
+    ) -> Result<Response<pb::GetReply>, Status> {
+        let get = request.into_inner();
+        let client = self.leaf.client();
+        let value = if get.content.is_empty() {
+            let publisher = match get.publisher.is_empty() {
+                true => self.leaf.node_id(),
+                false => convert::node_id(&get.publisher)?,
+            };
+            let consistency = match get.one {
+                true => Consistency::One,
+                false => Consistency::Quorum,
+            };
+            client.get(publisher, &get.name, consistency).await
+        } else if get.name.is_empty() && get.publisher.is_empty() {
+            client.get_content(convert::hash(&get.content)?).await
+        } else {
+            let why = "give either a content hash, or a name with or without a publisher";
+            return Err(Status::invalid_argument(why));
+        };
+        let value = value.map_err(convert::error)?.map(convert::value);
+        Ok(Response::new(pb::GetReply { value }))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<pb::RemoveRequest>,
+    ) -> Result<Response<pb::RemoveReply>, Status> {
+        let stored = self.leaf.remove(&request.get_ref().name).await;
+        let sequence = stored.map_err(convert::error)?.sequence;
+        Ok(Response::new(pb::RemoveReply { sequence }))
+    }
+
+    async fn publish(
+        &self,
+        request: Request<pb::PublishRequest>,
+    ) -> Result<Response<pb::PublishReply>, Status> {
+        let publish = request.into_inner();
+        let count = publish.items.len();
+        if count > MAX_ITEMS {
+            let why = format!("{count} items in one call, the limit is {MAX_ITEMS}; send several");
+            return Err(Status::invalid_argument(why));
+        }
+        let items: Vec<Item> = publish
+            .items
+            .into_iter()
+            .map(convert::item)
+            .collect::<Result<_, _>>()?;
+        let client = self.leaf.client();
+        let results = client
+            .publish_all(&items, ttl(publish.ttl_s, VALUE_TTL))
+            .await;
+        let outcomes = results.into_iter().map(convert::outcome).collect();
+        Ok(Response::new(pb::PublishReply { outcomes }))
+    }
+
+    async fn unpublish(
+        &self,
+        request: Request<pb::UnpublishRequest>,
+    ) -> Result<Response<pb::UnpublishReply>, Status> {
+        let found = self.leaf.unpublish(&request.get_ref().name).await;
+        let found = found.map_err(convert::error)?;
+        Ok(Response::new(pb::UnpublishReply { found }))
+    }
+
+    async fn search(
+        &self,
+        request: Request<pb::SearchRequest>,
+    ) -> Result<Response<pb::SearchReply>, Status> {
+        let search = request.into_inner();
+        let query = Query::parse(&search.query)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?
+            .limit(limit(search.limit))
+            .after(search.after.into());
+        let page = self.leaf.search(&query).await.map_err(convert::error)?;
+        Ok(Response::new(convert::page(page)))
+    }
+
+    async fn provide(
+        &self,
+        request: Request<pb::ProvideRequest>,
+    ) -> Result<Response<pb::ProvideReply>, Status> {
+        let provide = request.into_inner();
+        let content = convert::hash(&provide.content)?;
+        let ttl = ttl(provide.ttl_s, PROVIDER_TTL);
+        let stored = self.leaf.client().provide(content, provide.size, ttl).await;
+        let sequence = stored.map_err(convert::error)?.sequence;
+        Ok(Response::new(pb::ProvideReply { sequence }))
+    }
+
+    async fn find_providers(
+        &self,
+        request: Request<pb::FindProvidersRequest>,
+    ) -> Result<Response<pb::FindProvidersReply>, Status> {
+        let find = request.into_inner();
+        let content = convert::hash(&find.content)?;
+        let found = self
+            .leaf
+            .client()
+            .find_providers(content, limit(find.limit))
+            .await;
+        let providers = found
+            .map_err(convert::error)?
+            .into_iter()
+            .map(convert::provider)
+            .collect();
+        Ok(Response::new(pb::FindProvidersReply { providers }))
+    }
+
+    type EventsStream = EventStream;
+
+    async fn events(&self, _: Request<pb::EventsRequest>) -> Result<Response<EventStream>, Status> {
+        let mut closed = self.closed.clone();
+        let close = async move {
+            // An error says that the API is gone, which is the same.
+            let _ = closed.wait_for(|closed| *closed).await;
+        };
+        let events = stream::unfold(self.leaf.events(), |mut events| async move {
+            let event = events.next().await?;
+            Some((Ok(events::to_proto(event)), events))
+        });
+        Ok(Response::new(Box::pin(events.take_until(Box::pin(close)))))
+    }
+}

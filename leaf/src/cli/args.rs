@@ -1,0 +1,224 @@
+//! Flags and sub-commands.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use canopy_core::keyspace::NodeId;
+use canopy_supernode::cli::flags::PeerFlags;
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::failure::{EXIT_CODES, Failure};
+use crate::demo::DemoArgs;
+use crate::settings::{Settings, parse_duration};
+
+/// A leaf of a Canopy overlay: signed values, searchable items, and
+/// super-nodes that the peers elect among themselves.
+#[derive(Parser, Debug)]
+#[command(name = "leaf", version, after_help = EXIT_CODES)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Command {
+    /// Runs a leaf until it is interrupted
+    Run(RunArgs),
+    /// Writes a value under this leaf's id and a name
+    Put(PutArgs),
+    /// Prints a value, and nothing else
+    Get(GetArgs),
+    /// Removes a value of this leaf
+    Rm(NameArgs),
+    /// Makes files and folders searchable
+    Publish(PublishArgs),
+    /// Takes an item of this leaf out of the index
+    Unpublish(NameArgs),
+    /// Finds items by words, word*, and filters such as size>1000
+    Search(SearchArgs),
+    /// Shows role, homes, super-nodes and the criteria of candidacy
+    Status(StatusArgs),
+    /// Runs a whole overlay in one process and kills super-nodes
+    Demo(DemoArgs),
+    /// Prints a completion script for a shell
+    Completions(CompletionArgs),
+}
+
+/// What all commands that need a peer have in common.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct Common {
+    #[command(flatten)]
+    pub(super) peer: PeerFlags,
+    /// Address of the local gRPC API, loopback only
+    #[arg(long, env = "CANOPY_API", value_name = "ADDR", hide_env_values = true)]
+    api: Option<SocketAddr>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl Common {
+    /// The flags and the environment, over the configuration file.
+    pub(super) fn settings(&self) -> Result<Settings, Failure> {
+        let settings = self.peer.settings()?;
+        Ok(Settings {
+            api: self.api.or(settings.api),
+            ..settings
+        })
+    }
+}
+
+#[derive(Args, Debug)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct PutArgs {
+    /// Name of the value
+    pub(super) name: String,
+    /// The value, at most 64 KiB; `-` reads standard input
+    #[arg(allow_negative_numbers = true)]
+    pub(super) value: String,
+    /// How long it lives, up to 30d [default: 7d]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(super) ttl: Option<Duration>,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct GetArgs {
+    /// Name of the value
+    pub(super) name: String,
+    /// Who wrote it [default: this leaf]
+    #[arg(long, value_name = "ID")]
+    pub(super) publisher: Option<NodeId>,
+    /// Be content with one owner's answer: faster, possibly stale
+    #[arg(long)]
+    pub(super) one: bool,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct NameArgs {
+    /// Its name
+    pub(super) name: String,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct PublishArgs {
+    /// Files and folders
+    #[arg(required = true, value_name = "PATH")]
+    pub(super) paths: Vec<PathBuf>,
+    /// Hidden and ignored files as well, except .git
+    #[arg(long)]
+    pub(super) all: bool,
+    /// How long the items live, up to 30d [default: 7d]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(super) ttl: Option<Duration>,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct SearchArgs {
+    /// Words, word*, "quoted words", field=value, size>1000
+    #[arg(required = true, value_name = "QUERY")]
+    pub(super) query: Vec<String>,
+    /// Most items to show
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(super) limit: u32,
+    /// Go on after the page that ended with this cursor
+    #[arg(long, value_name = "CURSOR")]
+    pub(super) after: Option<String>,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct CompletionArgs {
+    /// Which shell
+    pub(super) shell: Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Bandwidth, Stand};
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn common_flags_become_settings_over_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("leaf.toml");
+        std::fs::write(&config, "zone = \"file\"\nnetwork = \"file\"\n").unwrap();
+        let config = config.to_str().unwrap();
+        let cli = Cli::try_parse_from([
+            "leaf",
+            "run",
+            "--config",
+            config,
+            "--zone",
+            "flag",
+            "--uplink",
+            "20 Mbit/s",
+            "--peer",
+            "127.0.0.1:1",
+            "--peer",
+            "127.0.0.1:2",
+            "--stand",
+            "never",
+        ]);
+        let Command::Run(args) = cli.unwrap().command else {
+            panic!("another command");
+        };
+        let settings = args.common.settings().unwrap();
+        assert_eq!(settings.zone.as_deref(), Some("flag"));
+        assert_eq!(settings.network.as_deref(), Some("file"));
+        assert_eq!(settings.uplink, Some(Bandwidth(20_000_000)));
+        assert_eq!(settings.peers.len(), 2);
+        assert_eq!(settings.stand, Some(Stand::Never));
+    }
+
+    #[test]
+    fn wrong_arguments_are_refused() {
+        for wrong in [
+            &["leaf", "run", "--uplink", "fast"][..],
+            &["leaf", "run", "--peer", "nowhere"],
+            &["leaf", "run", "--listen", "localhost"],
+            &["leaf", "run", "--stand", "perhaps"],
+            &["leaf", "run", "--unknown"],
+            &["leaf", "put", "name"],
+            &["leaf", "put", "a", "b", "--ttl", "30"],
+            &["leaf", "get", "a", "--publisher", "me"],
+            &["leaf", "search", "a", "--limit", "0"],
+            &["leaf", "publish"],
+        ] {
+            assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_may_begin_with_a_dash() {
+        assert!(Cli::try_parse_from(["leaf", "put", "a", "-"]).is_ok());
+        assert!(Cli::try_parse_from(["leaf", "put", "a", "-5"]).is_ok());
+    }
+}

@@ -1,0 +1,53 @@
+//! The `leaf` program: a daemon, and commands that talk to it.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `args` | flags and sub-commands |
+//! | `daemon` | `leaf run` |
+//! | `demo` | `leaf demo` |
+//! | `backend` | finds the daemon, or joins for the moment |
+//! | `commands`, `publish` | the other sub-commands |
+//! | [`scan`] | files as items |
+//! | `human`, `table` | output for people |
+//! | `failure` | one line an error, and its exit code |
+
+mod args;
+mod backend;
+mod commands;
+mod daemon;
+mod demo;
+mod failure;
+mod human;
+mod publish;
+pub mod scan;
+mod table;
+
+use std::process::ExitCode;
+
+use canopy_supernode::cli::program;
+
+use args::{Cli, Command};
+use failure::Failure;
+
+/// Parses the arguments, does what they say, and returns the exit code.
+pub fn main() -> ExitCode {
+    program::run("leaf", |cli: Cli| dispatch(cli.command))
+}
+
+async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Run(args) => daemon::run(args).await,
+        Command::Put(args) => commands::put(args).await,
+        Command::Get(args) => commands::get(args).await,
+        Command::Rm(args) => commands::remove(args).await,
+        Command::Publish(args) => publish::publish(args).await,
+        Command::Unpublish(args) => commands::unpublish(args).await,
+        Command::Search(args) => commands::search(args).await,
+        Command::Status(args) => commands::status(args).await,
+        Command::Demo(args) => demo::demo(args).await,
+        Command::Completions(args) => {
+            program::completions::<Cli>(args.shell, "leaf");
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

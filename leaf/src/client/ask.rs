@@ -1,0 +1,347 @@
+//! How one request finds an answer: attempts, hedges, back-off, a deadline.
+//!
+//! This is the only place that sends. It never decides what an answer means:
+//! the caller judges each one.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use canopy_core::keyspace::{Key, NodeId};
+use canopy_core::placement::{Placement, R};
+use canopy_overlay::calls::{CallError, Calls};
+use canopy_proto::wire;
+use canopy_proto::wire::refusal::Code;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::{Instant, sleep_until};
+
+use super::Client;
+use super::error::{Error, is_verdict};
+use super::health::Class;
+
+/// Super-nodes tried in one round: the owners and two others, who forward.
+const ROUND: usize = R + 2;
+/// Requests of one operation under way at once.
+const AT_ONCE: usize = 3;
+/// Longest wait for one super-node.
+const ATTEMPT: Duration = Duration::from_secs(3);
+/// First pause between rounds; doubles up to [`BACK_OFF_MAX`].
+const BACK_OFF: Duration = Duration::from_millis(50);
+const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+/// As many super-nodes must give a verdict before it is believed.
+const VERDICTS: usize = 2;
+
+/// What the caller makes of one answer.
+pub(super) enum Judgement<T> {
+    /// This is it.
+    Good(T),
+    /// The request itself is refused; another super-node is asked whether it
+    /// agrees.
+    Verdict(Code, String),
+    /// Forged, malformed or useless: ask another.
+    Bad(String),
+}
+
+/// An answer, and how it came.
+#[derive(Debug)]
+pub(super) struct Answer<T> {
+    /// What the caller's judgement made of it.
+    pub(super) value: T,
+    /// This client, or the super-node, asked a second one because the first
+    /// was slow.
+    pub(super) hedged: bool,
+}
+
+/// One request to be answered by any of several super-nodes.
+pub(super) struct Ask<'a, J> {
+    pub(super) class: Class,
+    /// Its owners are asked first.
+    pub(super) key: &'a Key,
+    pub(super) request: wire::request::Kind,
+    pub(super) judge: J,
+    /// When to give up.
+    pub(super) deadline: Instant,
+}
+
+/// What one round over the super-nodes came to.
+enum Round<T> {
+    Answered(Answer<T>),
+    Refused(Error),
+    Nothing,
+}
+
+/// What is known of an operation across its rounds.
+struct Progress {
+    begun: Instant,
+    asked: u32,
+    last: Option<String>,
+}
+
+impl<C: Calls> Client<C> {
+    /// Asks until an answer is judged good, a verdict is certain or the
+    /// deadline passes. The placement is read anew for each round.
+    pub(super) async fn ask<T, J>(&self, ask: Ask<'_, J>) -> Result<Answer<T>, Error>
+    where
+        J: Fn(NodeId, wire::response::Kind) -> Judgement<T> + Sync,
+        T: Send,
+    {
+        self.inner.budget.earn();
+        let mut progress = Progress {
+            begun: Instant::now(),
+            asked: 0,
+            last: None,
+        };
+        let mut pause = BACK_OFF;
+        loop {
+            match self.round(&ask, &mut progress).await {
+                Round::Answered(answer) => {
+                    self.inner.counters.ok();
+                    return Ok(answer);
+                }
+                Round::Refused(error) => {
+                    self.inner.counters.failed();
+                    return Err(error);
+                }
+                Round::Nothing => {}
+            }
+            let wake = Instant::now() + jittered(pause);
+            if wake >= ask.deadline {
+                self.inner.counters.failed();
+                return Err(progress.give_up());
+            }
+            sleep_until(wake).await;
+            pause = (pause * 2).min(BACK_OFF_MAX);
+        }
+    }
+
+    /// Whom to ask first for `key`, if anybody serves.
+    pub(super) fn coordinator(&self, key: &Key) -> Option<NodeId> {
+        Targets::new(self, key).next()
+    }
+
+    /// Tries each of its targets at most once.
+    async fn round<T, J>(&self, ask: &Ask<'_, J>, progress: &mut Progress) -> Round<T>
+    where
+        J: Fn(NodeId, wire::response::Kind) -> Judgement<T> + Sync,
+        T: Send,
+    {
+        let mut waiting = Targets::new(self, ask.key);
+        let mut under_way = FuturesUnordered::new();
+        let mut silent: Vec<NodeId> = Vec::new();
+        let mut verdicts = 0;
+        let mut hedge_at = Instant::now();
+        let mut hedged = false;
+        // The first is sent at once, as is the one after a failure; a hedge
+        // only when its time has come.
+        let mut due = true;
+        loop {
+            if due && let Some(node) = waiting.next() {
+                due = false;
+                progress.count(&self.inner.counters);
+                hedge_at = Instant::now() + self.inner.health.hedge_after(&node, ask.class);
+                silent.push(node);
+                under_way.push(self.attempt(node, ask));
+            }
+            if under_way.is_empty() {
+                return Round::Nothing;
+            }
+            let may_hedge = under_way.len() < AT_ONCE && !waiting.exhausted();
+            let (node, outcome) = tokio::select! {
+                biased;
+                Some(done) = under_way.next() => done,
+                () = sleep_until(hedge_at), if may_hedge => {
+                    hedge_at = Instant::now() + ATTEMPT;
+                    if self.inner.budget.spend() && let Some(node) = waiting.next() {
+                        hedged = true;
+                        self.inner.counters.hedged();
+                        progress.asked += 1;
+                        hedge_at = Instant::now() + self.inner.health.hedge_after(&node, ask.class);
+                        silent.push(node);
+                        under_way.push(self.attempt(node, ask));
+                    }
+                    continue;
+                }
+            };
+            silent.retain(|other| *other != node);
+            due = true;
+            match outcome {
+                Ok(value) => {
+                    silent
+                        .iter()
+                        .for_each(|node| self.inner.health.overtaken(node));
+                    return Round::Answered(Answer { value, hedged });
+                }
+                Err(Failure::Verdict { code, message }) => {
+                    verdicts += 1;
+                    progress.last = Some(message.clone());
+                    if verdicts >= VERDICTS || (waiting.exhausted() && under_way.is_empty()) {
+                        let peer = node;
+                        return Round::Refused(Error::Refused {
+                            peer,
+                            code,
+                            message,
+                        });
+                    }
+                }
+                Err(Failure::Other(reason)) => progress.last = Some(reason),
+            }
+        }
+    }
+
+    /// Asks one super-node and judges its answer.
+    async fn attempt<T, J>(&self, node: NodeId, ask: &Ask<'_, J>) -> (NodeId, Result<T, Failure>)
+    where
+        J: Fn(NodeId, wire::response::Kind) -> Judgement<T> + Sync,
+        T: Send,
+    {
+        let begun = Instant::now();
+        let patience = ask.deadline.saturating_duration_since(begun).min(ATTEMPT);
+        let calls = &self.inner.calls;
+        // The fabric keeps the deadline as well; this one holds whatever it does.
+        let call = calls.call(node, ask.request.clone(), patience);
+        let outcome = match tokio::time::timeout(patience, call).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(CallError::Deadline(node)),
+        };
+        let health = &self.inner.health;
+        let failure = match outcome {
+            Ok(response) => match (ask.judge)(node, response) {
+                Judgement::Good(value) => {
+                    health.answered(&node, ask.class, begun.elapsed());
+                    return (node, Ok(value));
+                }
+                Judgement::Verdict(code, message) => {
+                    return (node, Err(Failure::Verdict { code, message }));
+                }
+                Judgement::Bad(reason) => Failure::Other(format!("{}: {reason}", node.short())),
+            },
+            Err(CallError::Refused { peer, refusal }) => match refusal.code() {
+                code if is_verdict(code) => {
+                    // It did its work: no reason to ask it last.
+                    return (
+                        node,
+                        Err(Failure::Verdict {
+                            code,
+                            message: refusal.message,
+                        }),
+                    );
+                }
+                code => {
+                    let reason = format!("{} refused: {}", peer.short(), refusal.message);
+                    if code == Code::Busy {
+                        return (node, Err(Failure::Other(reason)));
+                    }
+                    Failure::Other(reason)
+                }
+            },
+            // Busy is no fault: it is well, and asked again next time.
+            Err(error @ CallError::Busy(_)) => {
+                return (node, Err(Failure::Other(error.to_string())));
+            }
+            Err(error) => Failure::Other(error.to_string()),
+        };
+        health.failed(&node);
+        (node, Err(failure))
+    }
+}
+
+/// Why one attempt gave no good answer.
+enum Failure {
+    Verdict { code: Code, message: String },
+    Other(String),
+}
+
+impl Progress {
+    fn count(&mut self, counters: &super::stats::Counters) {
+        if self.asked > 0 {
+            counters.retried();
+        }
+        self.asked += 1;
+    }
+
+    fn give_up(self) -> Error {
+        let waited = self.begun.elapsed();
+        match self.last {
+            None => Error::NoSuperNode { waited },
+            Some(last) => Error::Unavailable {
+                asked: self.asked,
+                waited,
+                last,
+            },
+        }
+    }
+}
+
+/// Whom to ask, in order: the owners, closest first; then a few others, who
+/// forward; and last those that failed lately. The others are looked up only
+/// when the owners gave out, which is rare.
+struct Targets<'a, C> {
+    client: &'a Client<C>,
+    placement: Placement,
+    key: &'a Key,
+    owners: Vec<NodeId>,
+    waiting: VecDeque<NodeId>,
+    /// Owners that failed lately.
+    later: Vec<NodeId>,
+    extended: bool,
+}
+
+impl<'a, C: Calls> Targets<'a, C> {
+    fn new(client: &'a Client<C>, key: &'a Key) -> Self {
+        let placement = client.inner.calls.placement();
+        let owners = placement.owners(key, R);
+        let penalised = |node: &NodeId| client.inner.health.penalised(node);
+        let (later, well): (Vec<_>, Vec<_>) = owners.iter().copied().partition(penalised);
+        Self {
+            client,
+            placement,
+            key,
+            owners,
+            waiting: well.into(),
+            later,
+            extended: false,
+        }
+    }
+
+    /// The next one to ask.
+    fn next(&mut self) -> Option<NodeId> {
+        if self.waiting.is_empty() && !self.extended {
+            self.extend();
+        }
+        self.waiting.pop_front()
+    }
+
+    /// Whether nobody is left.
+    fn exhausted(&self) -> bool {
+        let more = self.placement.len() > self.owners.len() || !self.later.is_empty();
+        self.waiting.is_empty() && (self.extended || !more)
+    }
+
+    fn extend(&mut self) {
+        self.extended = true;
+        let mut more = others(&self.placement, self.key, &self.owners);
+        more.append(&mut self.later);
+        // Stable: the order within each half stays.
+        more.sort_by_key(|node| self.client.inner.health.penalised(node));
+        self.waiting.extend(more);
+    }
+}
+
+/// Super-nodes beside the owners: a few that the key picks, so that clients
+/// spread over all of them.
+fn others(placement: &Placement, key: &Key, owners: &[NodeId]) -> Vec<NodeId> {
+    let count = ROUND.saturating_sub(owners.len());
+    let start = key.prefix() as usize % placement.len().max(1);
+    let members = || placement.members().map(|member| member.node);
+    members()
+        .skip(start)
+        .chain(members().take(start))
+        .filter(|node| !owners.contains(node))
+        .take(count)
+        .collect()
+}
+
+/// Half to the whole of `pause`, so that clients that failed together do not
+/// come back together.
+pub(super) fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::random_range(0.5..=1.0))
+}

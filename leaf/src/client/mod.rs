@@ -1,0 +1,118 @@
+//! The data plane of a leaf: signed writes, checked reads, search.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `ask` | finds an answer among super-nodes: attempts, hedges, back-off |
+//! | `health` | remembers how fast and how well each super-node answers |
+//! | `write` | signs records and stores them, singly or in batches |
+//! | `read` | reads and searches, and checks whatever comes back |
+//! | `query`, `item` | what people search for, and what they find |
+//!
+//! Nothing here decides who serves: it reads the placement snapshot anew for
+//! every round. Nothing that a super-node answers is believed unchecked.
+
+mod ask;
+mod checked;
+mod error;
+mod health;
+mod item;
+mod query;
+mod read;
+mod stats;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use canopy_core::identity::Identity;
+use canopy_core::keyspace::NodeId;
+use canopy_overlay::calls::Calls;
+use tokio::time::Instant;
+
+pub use blake3::Hash;
+pub use error::Error;
+pub use item::{Hit, Item, Page};
+pub use query::{
+    DEFAULT_LIMIT, MAX_FILTER, MAX_FILTERS, MAX_LIMIT, MAX_QUERY, MAX_QUERY_TERMS, Query,
+    QueryError,
+};
+pub use read::{Consistency, Provider, Value};
+pub use stats::ClientStats;
+pub use write::{PROVIDER_TTL, Stored, VALUE_TTL};
+
+/// How long a request may take where nothing else is set.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Writes, reads and searches on behalf of one identity. Cheap to clone.
+///
+/// Every future is `Send` and cancel-safe: dropped, it sends nothing more. A
+/// write that was dropped may or may not have been stored; doing it again is
+/// harmless.
+pub struct Client<C> {
+    inner: Arc<Inner<C>>,
+}
+
+impl<C> Clone for Client<C> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+        }
+    }
+}
+
+impl<C> fmt::Debug for Client<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({:?})", self.inner.identity)
+    }
+}
+
+struct Inner<C> {
+    calls: C,
+    identity: Identity,
+    timeout: Duration,
+    /// The sequence given last; the next one is higher.
+    sequence: AtomicU64,
+    health: health::Health,
+    budget: health::HedgeBudget,
+    counters: stats::Counters,
+    checked: checked::Checked,
+}
+
+impl<C: Calls> Client<C> {
+    /// A client that asks through `calls`, signs with `identity` and gives up
+    /// after `timeout`.
+    pub fn new(calls: C, identity: Identity, timeout: Duration) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                calls,
+                identity,
+                timeout,
+                sequence: AtomicU64::new(0),
+                health: health::Health::new(),
+                budget: health::HedgeBudget::new(),
+                counters: stats::Counters::default(),
+                checked: checked::Checked::default(),
+            }),
+        }
+    }
+
+    /// Who publishes what this client writes.
+    pub fn node_id(&self) -> NodeId {
+        self.inner.identity.node_id()
+    }
+
+    /// How the requests fared so far.
+    pub fn stats(&self) -> ClientStats {
+        self.inner.counters.snapshot()
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.inner.timeout
+    }
+}

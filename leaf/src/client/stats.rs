@@ -1,0 +1,54 @@
+//! How the requests of a client fared.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use serde::Serialize;
+
+/// Counts since the client was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ClientStats {
+    /// Requests that were answered.
+    pub ok: u64,
+    /// Requests that were given up or refused.
+    pub failed: u64,
+    /// Second super-nodes asked because the first was slow.
+    pub hedged: u64,
+    /// Further attempts after a failed or refused one.
+    pub retried: u64,
+}
+
+/// The counters behind [`ClientStats`].
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    ok: AtomicU64,
+    failed: AtomicU64,
+    hedged: AtomicU64,
+    retried: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn ok(&self) {
+        self.ok.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn failed(&self) {
+        self.failed.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn hedged(&self) {
+        self.hedged.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn retried(&self) {
+        self.retried.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn snapshot(&self) -> ClientStats {
+        ClientStats {
+            ok: self.ok.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            hedged: self.hedged.load(Relaxed),
+            retried: self.retried.load(Relaxed),
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! The client against super-nodes that are slow, dead, busy or lying. Time is
+//! tokio's paused clock, so nothing really waits.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use canopy_core::identity::Identity;
+use canopy_core::keyspace::{NodeId, keys};
+use canopy_core::placement::R;
+use canopy_core::record::Record;
+use canopy_overlay::calls::Calls;
+use canopy_proto::wire;
+use canopy_proto::wire::record::Payload;
+use canopy_proto::wire::refusal::Code;
+use tokio::time::Instant;
+
+use super::testing::{Mode, NETWORK, NOW, Net};
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn me() -> Identity {
+    Identity::from_secret([9; 32])
+}
+
+fn client(net: &Net) -> Client<Net> {
+    Client::new(net.clone(), me(), DEFAULT_TIMEOUT)
+}
+
+/// A client and its network of six, with the owners of the value `n`.
+fn six() -> (Client<Net>, Net, Vec<NodeId>) {
+    let net = Net::new(&me(), 6);
+    let owners = net
+        .placement()
+        .owners(&keys::value(&me().node_id(), "n"), R);
+    (client(&net), net, owners)
+}
+
+async fn put(client: &Client<Net>, data: &'static str) -> Result<Stored, Error> {
+    client
+        .put("n", Bytes::from_static(data.as_bytes()), HOUR)
+        .await
+}
+
+async fn get(client: &Client<Net>) -> Result<Option<Value>, Error> {
+    client.get(client.node_id(), "n", Consistency::Quorum).await
+}
+
+fn value_record(identity: &Identity, name: &str, sequence: u64) -> Record {
+    let value = wire::Value {
+        name: name.into(),
+        data: Bytes::from_static(b"other"),
+    };
+    Record::sign(identity, NETWORK, sequence, NOW, 60, Payload::Value(value)).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_put_is_read_back_from_the_closest_owner() {
+    let (client, net, owners) = six();
+    assert_eq!(get(&client).await, Ok(None));
+    let stored = put(&client, "hello").await.unwrap();
+    let value = get(&client).await.unwrap().unwrap();
+    assert_eq!(
+        (value.data.as_ref(), value.sequence),
+        (&b"hello"[..], stored.sequence)
+    );
+    assert_eq!(net.take_asked(), vec![owners[0]; 3]);
+    client.remove("n").await.unwrap();
+    assert_eq!(get(&client).await, Ok(None));
+    assert_eq!(client.stats().failed, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_owner_is_overtaken_by_a_hedge_and_soon_asked_last() {
+    let (client, net, owners) = six();
+    net.set(owners[0], Mode::Silent);
+    let begun = Instant::now();
+    let stored = put(&client, "hello").await.unwrap();
+    assert!(stored.hedged);
+    assert!(
+        begun.elapsed() < Duration::from_millis(200),
+        "{:?}",
+        begun.elapsed()
+    );
+    for _ in 0..4 {
+        assert!(get(&client).await.unwrap().is_some());
+    }
+    net.take_asked();
+    assert!(!get(&client).await.unwrap().unwrap().hedged);
+    assert_eq!(net.take_asked(), [owners[1]]);
+    assert!(client.stats().hedged >= 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_owner_is_asked_at_once_when_one_fails_or_is_busy() {
+    for mode in [
+        Mode::Gone,
+        Mode::Refuses(Code::Busy),
+        Mode::Refuses(Code::NotServing),
+    ] {
+        let (client, net, owners) = six();
+        net.set(owners[0], mode);
+        let begun = Instant::now();
+        put(&client, "hello").await.unwrap();
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert_eq!(net.take_asked(), owners[..2]);
+        assert_eq!((client.stats().retried, client.stats().hedged), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_owner_is_asked_first_again_and_a_failed_one_last() {
+    let (client, net, owners) = six();
+    net.set(owners[0], Mode::Refuses(Code::Busy));
+    put(&client, "hello").await.unwrap();
+    net.take_asked();
+    get(&client).await.unwrap();
+    assert_eq!(net.take_asked(), owners[..2]);
+
+    // Two fail, the third is gone as well: the others are asked before those
+    // that failed lately.
+    net.set_all(&Mode::Gone);
+    get(&client).await.unwrap_err();
+    net.take_asked();
+    net.set_all(&Mode::Well(Duration::ZERO));
+    get(&client).await.unwrap();
+    let asked = net.take_asked();
+    assert_eq!(asked.len(), 1);
+    net.set(asked[0], Mode::Gone);
+    get(&client).await.unwrap();
+    let asked = net.take_asked();
+    assert!(
+        !owners.contains(&asked[0]) || asked[0] == owners[0],
+        "{asked:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_forward_when_all_owners_are_gone() {
+    let (client, net, owners) = six();
+    owners.iter().for_each(|owner| net.set(*owner, Mode::Gone));
+    put(&client, "hello").await.unwrap();
+    assert!(!owners.contains(net.take_asked().last().unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_of_two_ends_the_request_and_one_does_not() {
+    let (client, net, owners) = six();
+    net.set(owners[0], Mode::Refuses(Code::Invalid));
+    put(&client, "hello").await.unwrap();
+    net.set_all(&Mode::Refuses(Code::Quota));
+    net.take_asked();
+    let error = put(&client, "hello").await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Refused {
+                code: Code::Quota,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(net.take_asked().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_known_is_waited_for_and_then_named() {
+    let net = Net::new(&me(), 0);
+    let client = client(&net);
+    let begun = Instant::now();
+    let error = put(&client, "hello").await.unwrap_err();
+    assert!(matches!(error, Error::NoSuperNode { .. }), "{error}");
+    assert!(
+        (8..=10).contains(&begun.elapsed().as_secs()),
+        "{:?}",
+        begun.elapsed()
+    );
+
+    let joining = net.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        joining.join(NodeId([1; 32]));
+    });
+    put(&client, "hello").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_overlay_ends_at_the_deadline_with_the_last_reason() {
+    let (client, net, _) = six();
+    for (mode, reason) in [
+        (Mode::Gone, "connection refused"),
+        (Mode::Silent, "in time"),
+    ] {
+        net.set_all(&mode);
+        let begun = Instant::now();
+        let error = get(&client).await.unwrap_err();
+        assert!(
+            matches!(&error, Error::Unavailable { last, .. } if last.contains(reason)),
+            "{error}"
+        );
+        assert!(begun.elapsed() <= DEFAULT_TIMEOUT, "{:?}", begun.elapsed());
+    }
+    assert_eq!(client.stats().failed, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lie_is_not_believed_and_the_next_owner_answers() {
+    let (client, net, owners) = six();
+    put(&client, "hello").await.unwrap();
+    let stranger = Identity::from_secret([8; 32]);
+    let mut forged = value_record(&stranger, "n", NOW * 2).signed;
+    forged.signer = me().node_id().to_bytes();
+    let lies = [
+        // Another's value, another name, a forged signature.
+        value_record(&stranger, "n", NOW * 2).signed,
+        value_record(&me(), "m", NOW * 2).signed,
+        forged,
+    ];
+    for lie in lies {
+        net.set(owners[0], Mode::Lies(lie));
+        let value = get(&client).await.unwrap().unwrap();
+        assert_eq!(value.data.as_ref(), b"hello");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_sequence_in_place_is_overtaken_once() {
+    let (client, net, _) = six();
+    net.store(&value_record(&me(), "n", NOW + 5_000));
+    let stored = put(&client, "hello").await.unwrap();
+    assert_eq!(stored.sequence, NOW + 5_001);
+    assert_eq!(get(&client).await.unwrap().unwrap().data.as_ref(), b"hello");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_made_up_sequence_leaves_room_for_further_writes() {
+    let (client, net, owners) = six();
+    net.set(owners[0], Mode::Claims(u64::MAX));
+    let stored = put(&client, "hello").await.unwrap();
+    assert_eq!(stored.sequence, NOW);
+    assert!(!net.take_asked().is_empty());
+    // Within reason it is believed.
+    net.set_all(&Mode::Claims(NOW + 60_000));
+    let stored = put(&client, "hello").await.unwrap();
+    assert_eq!(stored.sequence, NOW + 60_001);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sequences_rise_within_one_millisecond() {
+    let (client, _, _) = six();
+    let first = put(&client, "a").await.unwrap().sequence;
+    let second = put(&client, "b").await.unwrap().sequence;
+    assert_eq!((first, second), (NOW, NOW + 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_too_large_or_nameless_is_refused_before_anything_is_sent() {
+    let (client, net, _) = six();
+    let data = Bytes::from(vec![0; 64 * 1024 + 1]);
+    let error = client.put("n", data, HOUR).await.unwrap_err();
+    assert!(matches!(error, Error::Record(_)), "{error}");
+    assert_eq!(
+        client.put("", Bytes::new(), HOUR).await,
+        Err(Error::EmptyName)
+    );
+    assert!(net.take_asked().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_is_read_by_its_hash_alone() {
+    let (client, _, _) = six();
+    let (hash, _) = client
+        .put_content(Bytes::from_static(b"abc"), HOUR)
+        .await
+        .unwrap();
+    assert_eq!(
+        client
+            .get_content(hash)
+            .await
+            .unwrap()
+            .unwrap()
+            .data
+            .as_ref(),
+        b"abc"
+    );
+    assert_eq!(client.get_content(blake3::hash(b"no")).await, Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn providers_are_found_by_the_hash() {
+    let (client, _, _) = six();
+    let hash = blake3::hash(b"abc");
+    client.provide(hash, 3, PROVIDER_TTL).await.unwrap();
+    let found = client.find_providers(hash, 10).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!((found[0].node_id, found[0].size), (client.node_id(), 3));
+    assert_eq!(
+        client.find_providers(blake3::hash(b"no"), 10).await,
+        Ok(vec![])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_items_go_in_bounded_batches_and_are_all_found() {
+    let (client, net, owners) = six();
+    net.set(owners[0], Mode::Gone);
+    let items: Vec<Item> = (0..1_000)
+        .map(|i| Item::new(format!("file-{i}")).text("panda"))
+        .collect();
+    let results = client.publish_all(&items, HOUR).await;
+    assert!(results.iter().all(Result::is_ok));
+    assert_eq!(net.stored(), 1_000);
+    let puts = net.take_puts();
+    assert_eq!(puts.iter().sum::<usize>(), 1_000);
+    assert!(puts.iter().all(|count| *count <= 128), "{puts:?}");
+    assert!(puts.len() < 50, "{puts:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_bad_item_does_not_spoil_its_batch() {
+    let (client, _, _) = six();
+    let items = [Item::new("a"), Item::new("!"), Item::new("b")];
+    let results = client.publish_all(&items, HOUR).await;
+    assert!(results[0].is_ok() && results[2].is_ok());
+    assert!(matches!(results[1], Err(Error::Record(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_search_pages_to_its_end_and_what_is_unpublished_is_gone() {
+    let (client, _, _) = six();
+    let items: Vec<Item> = (0..5).map(|i| Item::new(format!("panda {i}"))).collect();
+    client.publish_all(&items, HOUR).await;
+    let mut query = Some(Query::parse("pan*").unwrap().limit(2));
+    let mut names = Vec::new();
+    while let Some(asked) = query {
+        let page = client.search(&asked).await.unwrap();
+        assert_eq!((page.total, page.rejected), (5, 0));
+        names.extend(page.hits.into_iter().map(|hit| hit.item.name));
+        query = page.next;
+    }
+    names.sort();
+    assert_eq!(
+        names,
+        ["panda 0", "panda 1", "panda 2", "panda 3", "panda 4"]
+    );
+
+    assert_eq!(client.unpublish("panda 3").await, Ok(true));
+    assert_eq!(client.unpublish("panda 3").await, Ok(false));
+    let left = client
+        .search(&Query::parse("panda").unwrap())
+        .await
+        .unwrap();
+    assert_eq!(left.total, 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_overlay_is_not_asked_for_twice_the_work() {
+    let (client, net, _) = six();
+    net.set_all(&Mode::Well(Duration::from_millis(1_500)));
+    for _ in 0..300 {
+        put(&client, "hello").await.unwrap();
+    }
+    let hedged = client.stats().hedged;
+    assert!(hedged <= 64 + 300 / 5, "{hedged} hedges");
+}
+
+#[test]
+fn futures_are_send() {
+    fn send<T: Send>(_: &T) {}
+    let (client, _, _) = six();
+    send(&put(&client, "x"));
+    send(&get(&client));
+    send(&client.search(&Query::parse("x").unwrap()));
+    send(&client.publish_all(&[], HOUR));
+}

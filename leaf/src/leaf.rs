@@ -1,0 +1,172 @@
+//! The handle of a running leaf: what an app holds.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use canopy_core::keyspace::NodeId;
+
+use crate::client::{
+    Client, ClientStats, Consistency, Error, Hash, Item, PROVIDER_TTL, Page, Provider, Query,
+    Stored, VALUE_TTL, Value,
+};
+use crate::data_dir::DataDir;
+use crate::event::Events;
+use crate::node::Node;
+use crate::peer_node::PeerNode;
+use crate::status::Status;
+
+/// A running leaf. Clones share it. Every future is `Send` and cancel-safe: a
+/// write that was dropped may or may not be stored, and doing it again is
+/// harmless.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use canopy_leaf::{Item, Leaf, Query};
+///
+/// let leaf = Leaf::builder().peer("127.0.0.1:4477".parse()?).start().await?;
+/// leaf.put("greeting", "hello").await?;
+/// leaf.publish(&Item::new("red-panda.txt").text("eats bamboo")).await?;
+/// for hit in leaf.search(&Query::parse("bamboo")?).await?.hits {
+///     println!("{} by {}", hit.item.name, hit.publisher);
+/// }
+/// leaf.close().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Leaf<N: Node = PeerNode> {
+    node: N,
+    client: Client<N>,
+    data_dir: Option<Arc<DataDir>>,
+}
+
+impl<N: Node> fmt::Debug for Leaf<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Leaf({})", self.node_id().short())
+    }
+}
+
+impl<N: Node> Leaf<N> {
+    pub(crate) fn new(node: N, client: Client<N>, data_dir: Option<Arc<DataDir>>) -> Self {
+        Self {
+            node,
+            client,
+            data_dir,
+        }
+    }
+
+    /// This peer.
+    pub fn node_id(&self) -> NodeId {
+        self.client.node_id()
+    }
+
+    /// Where this leaf keeps its data, if anywhere.
+    pub fn data_dir(&self) -> Option<&Arc<DataDir>> {
+        self.data_dir.as_ref()
+    }
+
+    /// The peer below.
+    pub fn node(&self) -> &N {
+        &self.node
+    }
+
+    /// The requests behind this handle, where lifetime or consistency is
+    /// chosen request by request.
+    pub fn client(&self) -> &Client<N> {
+        &self.client
+    }
+
+    /// Writes `data`, at most 64 KiB, under (this peer, `name`) for
+    /// [`VALUE_TTL`]. Returns when two of three owners have it on disk.
+    pub async fn put(&self, name: &str, data: impl Into<Bytes>) -> Result<Stored, Error> {
+        self.client.put(name, data.into(), VALUE_TTL).await
+    }
+
+    /// Reads this peer's value `name`; `None`: there is none.
+    pub async fn get(&self, name: &str) -> Result<Option<Value>, Error> {
+        self.get_from(self.node_id(), name).await
+    }
+
+    /// Reads another peer's value `name`; `None`: there is none.
+    pub async fn get_from(&self, publisher: NodeId, name: &str) -> Result<Option<Value>, Error> {
+        self.client.get(publisher, name, Consistency::Quorum).await
+    }
+
+    /// Removes this peer's value `name`, whether it exists or not.
+    pub async fn remove(&self, name: &str) -> Result<Stored, Error> {
+        self.client.remove(name).await
+    }
+
+    /// Writes `data`, at most 64 KiB, under its own BLAKE3 hash.
+    pub async fn put_content(&self, data: impl Into<Bytes>) -> Result<Hash, Error> {
+        let (hash, _) = self.client.put_content(data.into(), VALUE_TTL).await?;
+        Ok(hash)
+    }
+
+    /// Reads a value by the BLAKE3 hash of its data; `None`: there is none.
+    pub async fn get_content(&self, hash: Hash) -> Result<Option<Value>, Error> {
+        self.client.get_content(hash).await
+    }
+
+    /// Makes an item searchable for [`VALUE_TTL`]; replaces one of this name.
+    pub async fn publish(&self, item: &Item) -> Result<Stored, Error> {
+        self.client.publish(item, VALUE_TTL).await
+    }
+
+    /// Makes many items searchable, in batches; one result each, in order.
+    pub async fn publish_all(&self, items: &[Item]) -> Vec<Result<Stored, Error>> {
+        self.client.publish_all(items, VALUE_TTL).await
+    }
+
+    /// Takes this peer's item `name` out of the index; false: there is none.
+    pub async fn unpublish(&self, name: &str) -> Result<bool, Error> {
+        self.client.unpublish(name).await
+    }
+
+    /// One page of the items that match `query`.
+    pub async fn search(&self, query: &Query) -> Result<Page, Error> {
+        self.client.search(query).await
+    }
+
+    /// Announces for [`PROVIDER_TTL`] that this peer has a content of `size`
+    /// bytes.
+    pub async fn provide(&self, content: Hash, size: u64) -> Result<Stored, Error> {
+        self.client.provide(content, size, PROVIDER_TTL).await
+    }
+
+    /// Who has a content; at most 100, latest announcement first.
+    pub async fn find_providers(&self, content: Hash) -> Result<Vec<Provider>, Error> {
+        self.client
+            .find_providers(content, crate::client::MAX_LIMIT)
+            .await
+    }
+
+    /// How this leaf fares, now.
+    pub fn status(&self) -> Status {
+        self.node.status()
+    }
+
+    /// How its requests fared so far.
+    pub fn stats(&self) -> ClientStats {
+        self.client.stats()
+    }
+
+    /// What happens from now on.
+    pub fn events(&self) -> Events {
+        Events::new(self.node.events())
+    }
+
+    /// Lays down the role, hands over, says goodbye and frees the port. Other
+    /// handles of this leaf fail from then on. Bounded by half a minute.
+    pub async fn close(&self) {
+        let limit = Duration::from_secs(30);
+        if tokio::time::timeout(limit, self.node.close())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the peer did not close in {limit:?} and is left as it is");
+        }
+    }
+}

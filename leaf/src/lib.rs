@@ -1,0 +1,54 @@
+//! Canopy's SDK: a leaf of the overlay inside an app.
+//!
+//! A [`Leaf`] is a peer. It finds the super-nodes that peers like it elected,
+//! reads and writes signed values, publishes searchable items and finds those
+//! of others; and it may be elected itself.
+//!
+//! ```no_run
+//! use canopy_leaf::Leaf;
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let leaf = Leaf::builder().peer("127.0.0.1:4477".parse()?).start().await?;
+//!     leaf.put("greeting", "hello").await?;
+//!     let value = leaf.get("greeting").await?;
+//!     println!("{:?}", value.map(|value| value.data));
+//!     leaf.close().await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! | module | what is there |
+//! |---|---|
+//! | [`client`] | requests: signed, hedged, checked |
+//! | [`settings`] | what can be set, and the configuration file |
+//! | [`data_dir`] | key, port and lock on disk |
+//! | [`status`], [`event`] | how a leaf fares, and what happens to it |
+//! | [`api`] | the same, for other languages: gRPC on loopback |
+//! | [`node`] | the boundary to the peer below |
+//! | `cli`, `demo` | the `leaf` program (feature `cli`) |
+
+pub mod api;
+mod builder;
+#[cfg(feature = "cli")]
+pub mod cli;
+pub mod client;
+#[cfg(feature = "cli")]
+pub mod demo;
+mod leaf;
+pub mod node;
+pub mod peer_node;
+
+pub use builder::{Builder, StartError};
+pub use canopy_core::identity::Identity;
+pub use canopy_core::keyspace::NodeId;
+pub use canopy_supernode::{data_dir, event, settings, status};
+pub use client::{
+    ClientStats, Consistency, Error, Hash, Hit, Item, Page, Provider, Query, QueryError, Stored,
+    Value,
+};
+pub use data_dir::DataDir;
+pub use event::{Event, EventKind, Events};
+pub use leaf::Leaf;
+pub use settings::{Bandwidth, PeerAddr, Preset, Settings, Stand, Topology};
+pub use status::{Role, Status};

@@ -1,0 +1,29 @@
+//! The boundary to the peer that a leaf stands on: all that the SDK asks of it.
+
+use std::future::Future;
+
+use canopy_overlay::calls::Calls;
+use tokio::sync::broadcast;
+
+#[cfg(feature = "cli")]
+pub(crate) use canopy_supernode::event::unix_ms;
+pub use canopy_supernode::host::Plan;
+
+use crate::event::Event;
+use crate::status::Status;
+
+/// A running peer: it can ask others, and tell how it fares. Handles are cheap
+/// to clone. Apps meet it only if they run the SDK over a network of their own,
+/// e.g. in tests.
+pub trait Node: Calls {
+    /// How the peer fares, now. Must not wait.
+    fn status(&self) -> Status;
+
+    /// A reader of events from now on, over a channel of
+    /// [`BACKLOG`](crate::event::BACKLOG).
+    fn events(&self) -> broadcast::Receiver<Event>;
+
+    /// Lays down its role, says goodbye and frees its port. Events end.
+    /// Calling it again does nothing.
+    fn close(&self) -> impl Future<Output = ()> + Send;
+}

@@ -1,0 +1,23 @@
+//! The peer of a leaf that runs for real.
+
+use canopy_supernode::event::Event;
+use canopy_supernode::status::Status;
+use tokio::sync::broadcast;
+
+pub use canopy_supernode::host::Host as PeerNode;
+
+use crate::node::Node;
+
+impl Node for PeerNode {
+    fn status(&self) -> Status {
+        self.status()
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.events()
+    }
+
+    async fn close(&self) {
+        self.close().await;
+    }
+}

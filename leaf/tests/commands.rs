@@ -1,0 +1,300 @@
+//! The commands against a daemon: what they print, and how they exit. The
+//! daemon is a service in memory that speaks the leaf's API.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::process::{Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use canopy_proto::leaf as pb;
+use canopy_proto::leaf::leaf_server::{Leaf, LeafServer};
+use futures_util::Stream;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, async_trait};
+
+type Reply<T> = Result<Response<T>, Status>;
+
+/// Values and items by name.
+#[derive(Clone, Default)]
+struct Daemon {
+    values: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    items: Arc<Mutex<BTreeMap<String, pb::Item>>>,
+}
+
+fn id() -> String {
+    "ab".repeat(32)
+}
+
+#[async_trait]
+impl Leaf for Daemon {
+    async fn status(&self, _: Request<pb::StatusRequest>) -> Reply<pb::StatusReply> {
+        Ok(Response::new(pb::StatusReply {
+            node_id: id(),
+            role: "super-node".into(),
+            capacity_bps: 20_000_000,
+            ..pb::StatusReply::default()
+        }))
+    }
+
+    async fn put(&self, request: Request<pb::PutRequest>) -> Reply<pb::PutReply> {
+        let put = request.into_inner();
+        if put.name == "over quota" {
+            return Err(Status::resource_exhausted(
+                "over the quota; remove something",
+            ));
+        }
+        let content = String::new();
+        self.values.lock().expect("lock").insert(put.name, put.data);
+        Ok(Response::new(pb::PutReply {
+            publisher: id(),
+            sequence: 7,
+            content,
+        }))
+    }
+
+    async fn get(&self, request: Request<pb::GetRequest>) -> Reply<pb::GetReply> {
+        let name = request.into_inner().name;
+        let data = self.values.lock().expect("lock").get(&name).cloned();
+        let value = data.map(|data| pb::Value {
+            name,
+            data,
+            ..pb::Value::default()
+        });
+        Ok(Response::new(pb::GetReply { value }))
+    }
+
+    async fn remove(&self, request: Request<pb::RemoveRequest>) -> Reply<pb::RemoveReply> {
+        self.values
+            .lock()
+            .expect("lock")
+            .remove(&request.get_ref().name);
+        Ok(Response::new(pb::RemoveReply { sequence: 8 }))
+    }
+
+    async fn publish(&self, request: Request<pb::PublishRequest>) -> Reply<pb::PublishReply> {
+        let mut outcomes = Vec::new();
+        for item in request.into_inner().items {
+            let refused = item.name.ends_with(".refused");
+            outcomes.push(pb::PublishOutcome {
+                sequence: 1,
+                error: if refused { "no".into() } else { String::new() },
+            });
+            self.items
+                .lock()
+                .expect("lock")
+                .insert(item.name.clone(), item);
+        }
+        Ok(Response::new(pb::PublishReply { outcomes }))
+    }
+
+    async fn unpublish(&self, request: Request<pb::UnpublishRequest>) -> Reply<pb::UnpublishReply> {
+        let found = self
+            .items
+            .lock()
+            .expect("lock")
+            .remove(&request.get_ref().name);
+        let found = found.is_some();
+        Ok(Response::new(pb::UnpublishReply { found }))
+    }
+
+    async fn search(&self, _: Request<pb::SearchRequest>) -> Reply<pb::SearchReply> {
+        let hit = |item: &pb::Item| pb::Hit {
+            publisher: id(),
+            item: Some(item.clone()),
+            ..pb::Hit::default()
+        };
+        let hits: Vec<_> = self.items.lock().expect("lock").values().map(hit).collect();
+        Ok(Response::new(pb::SearchReply {
+            total: hits.len() as u64,
+            hits,
+            next: vec![0xc0, 0xde],
+        }))
+    }
+
+    async fn provide(&self, _: Request<pb::ProvideRequest>) -> Reply<pb::ProvideReply> {
+        Err(Status::unimplemented("no command provides"))
+    }
+
+    async fn find_providers(
+        &self,
+        _: Request<pb::FindProvidersRequest>,
+    ) -> Reply<pb::FindProvidersReply> {
+        Err(Status::unimplemented("no command finds providers"))
+    }
+
+    type EventsStream = Pin<Box<dyn Stream<Item = Result<pb::Event, Status>> + Send>>;
+
+    async fn events(&self, _: Request<pb::EventsRequest>) -> Reply<Self::EventsStream> {
+        Err(Status::unimplemented("no command reads events"))
+    }
+}
+
+/// A daemon that runs until this is dropped.
+struct Running {
+    daemon: Daemon,
+    addr: SocketAddr,
+    home: tempfile::TempDir,
+    _runtime: tokio::runtime::Runtime,
+}
+
+fn start() -> Running {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let daemon = Daemon::default();
+    let service = LeafServer::new(daemon.clone());
+    let listener = runtime
+        .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+        .expect("a port");
+    let addr = listener.local_addr().expect("an address");
+    let serve = Server::builder().add_service(service);
+    runtime.spawn(serve.serve_with_incoming(TcpIncoming::from(listener)));
+    Running {
+        daemon,
+        addr,
+        home: tempfile::tempdir().expect("a directory"),
+        _runtime: runtime,
+    }
+}
+
+impl Running {
+    /// Runs a command that finds the daemon through its data directory.
+    fn leaf(&self, args: &[&str]) -> Output {
+        let data = self.home.path().join("data");
+        std::fs::create_dir_all(&data).expect("a directory");
+        std::fs::write(data.join("api"), format!("{}\n", self.addr)).expect("a file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leaf"));
+        command
+            .env_clear()
+            .env("HOME", self.home.path())
+            .env("CANOPY_DATA_DIR", &data);
+        command
+            .args(args)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the program starts")
+    }
+}
+
+/// What was printed by a command that exited with `code`.
+fn printed(output: &Output, code: i32) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_str(&printed(output, 0)).expect("one JSON value")
+}
+
+#[test]
+fn get_prints_the_bytes_and_nothing_else_or_exits_with_1() {
+    let daemon = start();
+    let put = daemon.leaf(&["put", "n", "hello"]);
+    assert_eq!(printed(&put, 0), format!("stored \"n\" under {}\n", id()));
+    assert_eq!(printed(&daemon.leaf(&["get", "n"]), 0), "hello");
+    assert_eq!(
+        json(&daemon.leaf(&["get", "n", "--json"]))["value"],
+        "hello"
+    );
+    let raw = vec![0, 0xff, b'\n'];
+    daemon
+        .daemon
+        .values
+        .lock()
+        .unwrap()
+        .insert("raw".into(), raw.clone());
+    assert_eq!(daemon.leaf(&["get", "raw"]).stdout, raw);
+
+    printed(&daemon.leaf(&["rm", "n"]), 0);
+    let none = daemon.leaf(&["get", "n"]);
+    assert_eq!(printed(&none, 1), "");
+    assert_eq!(String::from_utf8_lossy(&none.stderr).lines().count(), 1);
+    assert_eq!(printed(&daemon.leaf(&["get", "n", "--json"]), 1), "null\n");
+}
+
+#[test]
+fn a_peer_whose_data_is_in_use_is_the_daemon_itself() {
+    let daemon = start();
+    printed(&daemon.leaf(&["put", "n", "hello"]), 0);
+    let lock = std::fs::File::create(daemon.home.path().join("data/lock")).unwrap();
+    lock.lock().unwrap();
+    assert_eq!(
+        printed(&daemon.leaf(&["get", "n", "--peer", "127.0.0.1:1"]), 0),
+        "hello"
+    );
+}
+
+#[test]
+fn a_refusal_exits_with_4_and_says_why() {
+    let daemon = start();
+    let refused = daemon.leaf(&["put", "over quota", "x"]);
+    assert_eq!(printed(&refused, 4), "");
+    let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(stderr, "leaf: over the quota; remove something\n");
+}
+
+#[test]
+fn a_folder_is_published_and_found() {
+    let daemon = start();
+    let folder = daemon.home.path().join("folder");
+    write(&folder, "docs/panda.txt", "a red panda");
+    write(&folder, "a.refused", "x");
+    let folder_arg = folder.to_str().unwrap();
+    let partly = daemon.leaf(&["publish", folder_arg]);
+    assert_eq!(printed(&partly, 1), "published 1 files, 11 B\n");
+    assert!(String::from_utf8_lossy(&partly.stderr).contains("a.refused: no"));
+
+    let items = daemon.daemon.items.lock().unwrap().clone();
+    let item = &items["docs/panda.txt"];
+    assert_eq!(item.content, blake3::hash(b"a red panda").to_string());
+    assert_eq!((item.size, item.media_type.as_str()), (11, "text/plain"));
+
+    let found = json(&daemon.leaf(&["search", "panda", "--json"]));
+    assert_eq!(
+        (&found["total"], &found["next"]),
+        (&2.into(), &"c0de".into())
+    );
+    let table = daemon.leaf(&["search", "panda"]);
+    let text = printed(&table, 0);
+    assert!(
+        text.lines()
+            .any(|line| line.starts_with("docs/panda.txt  11 B")),
+        "{text}"
+    );
+    assert!(!text.contains('\u{1b}'), "colour in a pipe");
+    assert!(String::from_utf8_lossy(&table.stderr).contains("--after c0de"));
+    printed(&daemon.leaf(&["search", "panda", "--after", "c0de"]), 0);
+
+    printed(&daemon.leaf(&["unpublish", "docs/panda.txt"]), 0);
+    printed(&daemon.leaf(&["unpublish", "docs/panda.txt"]), 1);
+}
+
+#[test]
+fn status_has_what_scripts_ask_for() {
+    let daemon = start();
+    let status = json(&daemon.leaf(&["status", "--json"]));
+    assert_eq!(
+        (&status["role"], &status["capacity_bps"]),
+        (&"super-node".into(), &20_000_000.into())
+    );
+    for key in [
+        "node_id",
+        "homes",
+        "super_nodes",
+        "criteria",
+        "listen",
+        "uptime_s",
+    ] {
+        assert!(!status[key].is_null(), "{key}");
+    }
+    assert!(printed(&daemon.leaf(&["status"]), 0).contains("capacity     20 Mbit/s"));
+}
+
+fn write(base: &Path, name: &str, data: &str) {
+    let path = base.join(name);
+    let folder = path.parent().expect("a folder");
+    std::fs::create_dir_all(folder).expect("a directory");
+    std::fs::write(path, data).expect("a file");
+}

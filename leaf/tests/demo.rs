@@ -1,0 +1,63 @@
+//! A small demo, from the first peer to the summary.
+
+#![cfg(feature = "cli")]
+
+use std::time::Duration;
+
+use canopy_leaf::demo::{DemoArgs, Show, run};
+use canopy_leaf::settings::Topology;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_demo_loses_nothing_when_a_super_node_dies() {
+    let folder = tempfile::tempdir().expect("a directory");
+    for name in ["red-panda.txt", "blue/whale.md", "木の名前.txt"] {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("below the folder")).expect("made");
+        std::fs::write(path, name).expect("written");
+    }
+    let args = DemoArgs {
+        leaves: 8,
+        folder: Some(folder.path().to_owned()),
+        duration: Duration::from_secs(6),
+        kill: 1,
+        json: true,
+        seed: Some(3),
+        topology: Topology::Elected,
+    };
+    let demo = run(args, Show::nowhere());
+    let limit = Duration::from_secs(180);
+    let summary = tokio::time::timeout(limit, demo).await;
+    let summary = summary.expect("in time").expect("it runs");
+
+    assert_eq!(summary.lost, Vec::<String>::new());
+    assert_eq!((summary.items_published, summary.items_found), (3, 3));
+    assert_eq!((summary.requests_failed, summary.killed), (0, 1));
+    assert!(summary.requests_ok > 0 && summary.successor_s.is_some());
+    // Three serve, one of them dies, and one takes its place.
+    assert!(summary.elected.len() >= 4, "{:?}", summary.elected);
+    let json = serde_json::to_value(&summary).expect("an object");
+    for key in [
+        "first_election_s",
+        "elected",
+        "load_max_over_mean",
+        "items_published",
+        "items_found",
+        "requests_ok",
+        "requests_failed",
+        "requests_hedged",
+        "successor_s",
+        "seed",
+    ] {
+        assert!(!json[key].is_null(), "{key}");
+    }
+    for key in [
+        "node_id",
+        "uplink_bps",
+        "measured_bps",
+        "uplink_rank",
+        "seats",
+        "load",
+    ] {
+        assert!(!json["elected"][0][key].is_null(), "elected: {key}");
+    }
+}
