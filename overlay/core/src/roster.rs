@@ -320,15 +320,16 @@ impl Roster {
     }
 }
 
-/// Those who serve decide; the signature of one who is believed dead still
-/// counts, because it may have signed before it died.
+/// Those who serve decide; the signature of one who is believed dead, or whose
+/// mandate was ended early, still counts until that mandate expires: it may
+/// have signed before.
 impl Authorities for Roster {
     fn count(&self) -> usize {
         self.serving().count()
     }
 
     fn contains(&self, node: &NodeId) -> bool {
-        self.entries.get(node).is_some_and(Entry::in_office)
+        self.entries.get(node).is_some_and(|entry| !entry.deputy)
     }
 
     fn verifier(&self) -> Option<NodeId> {

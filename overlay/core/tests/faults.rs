@@ -5,9 +5,9 @@ mod harness;
 use std::time::Duration;
 
 use canopy_core::keyspace::NodeId;
-use canopy_core::node::Role;
+use canopy_core::node::{Event, Role};
 use canopy_core::placement::R;
-use harness::{Plan, World};
+use harness::{Plan, World, id};
 
 const MBIT: u64 = 1_000_000;
 const SEEDS: std::ops::Range<u64> = 100..108;
@@ -108,13 +108,14 @@ fn a_chair_that_dies_is_followed_by_the_next() {
             world.start(Plan::new(i, 5 * MBIT * u64::from(i), &[1]));
         }
         let opened = |world: &World| {
-            world.events.iter().any(|(_, _, event)| {
-                matches!(event, canopy_core::node::Event::ElectionOpened { .. })
-            })
+            world
+                .events
+                .iter()
+                .any(|(_, _, event)| matches!(event, Event::ElectionOpened { .. }))
         };
         assert!(world.run_until(Duration::from_secs(20), opened));
         let chair = world.events.iter().find_map(|(_, node, event)| {
-            matches!(event, canopy_core::node::Event::ElectionOpened { .. }).then_some(*node)
+            matches!(event, Event::ElectionOpened { .. }).then_some(*node)
         });
         world.kill(chair.expect("a chair"));
         assert!(
@@ -134,5 +135,80 @@ fn lost_messages_delay_a_founding_and_no_more() {
         }
         let enough = world.run_until(Duration::from_secs(180), founded);
         assert!(enough, "seed {seed}: {:?}", strays(&world));
+    }
+}
+
+/// A super-node that died was replaced, came back, and was let go.
+fn released(seed: u64) -> (World, NodeId) {
+    let mut world = overlay(seed, 10);
+    let back = world.with_role(Role::SuperNode)[0];
+    world.kill(back);
+    let replaced = |world: &World| founded(world) && !serves(world, back);
+    assert!(world.run_until(Duration::from_secs(60), replaced));
+    world.restart(back);
+    let quiet = |world: &World| founded(world) && world.with_role(Role::SuperNode).len() == R;
+    // It may take its role up again for a moment.
+    world.run(Duration::from_secs(10));
+    assert!(
+        world.run_until(Duration::from_secs(120), quiet),
+        "seed {seed}"
+    );
+    let let_go = world.events.iter().rev().find_map(|(_, node, event)| {
+        let ended = matches!(event, Event::Role(Role::Leaf | Role::Candidate));
+        (ended && !serves(&world, *node)).then_some(*node)
+    });
+    let gone = let_go.expect("one of four was let go");
+    (world, gone)
+}
+
+fn index_of(node: NodeId) -> u8 {
+    (1..=u8::MAX)
+        .find(|i| id(*i) == node)
+        .expect("a started peer")
+}
+
+fn serves(world: &World, node: NodeId) -> bool {
+    world.with_role(Role::SuperNode).contains(&node)
+}
+
+#[test]
+fn a_newcomer_is_not_misled_by_one_that_served_before() {
+    for seed in SEEDS {
+        let (mut world, gone) = released(seed);
+        let by_it = Plan::new(40, 5 * MBIT, &[index_of(gone)]);
+        let newcomer = world.start(by_it);
+        let knows = |world: &World| {
+            let serving = world.with_role(Role::SuperNode);
+            let status = world.core(newcomer).status(world.now());
+            status.super_nodes.iter().map(|s| s.node).eq(serving)
+        };
+        let found = world.run_until(Duration::from_secs(10), knows);
+        assert!(found, "seed {seed}: {:?}", strays(&world));
+    }
+}
+
+#[test]
+fn nobody_takes_an_ended_role_up_again_when_all_start_anew() {
+    for seed in SEEDS {
+        let (mut world, _) = released(seed);
+        let serving = world.with_role(Role::SuperNode);
+        let all = world.alive();
+        for node in &all {
+            world.kill(*node);
+        }
+        for node in &all {
+            world.restart(*node);
+        }
+        let start = world.events.len();
+        let again = world.run_until(Duration::from_secs(20), founded);
+        assert!(again, "seed {seed}: {:?}", strays(&world));
+        assert_eq!(world.with_role(Role::SuperNode), serving, "seed {seed}");
+        let up = world.events[start..]
+            .iter()
+            .find(|(_, _, event)| match event {
+                Event::SuperNodeUp { node, .. } => !serving.contains(node),
+                _ => false,
+            });
+        assert_eq!(up, None, "seed {seed}");
     }
 }

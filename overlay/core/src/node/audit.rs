@@ -107,6 +107,10 @@ impl Core {
         if !due {
             return Err("you are not due to run this term".into());
         }
+        let known = self.roster.get(&mandate.candidate);
+        if mandate.deputy && known.is_some_and(|entry| entry.in_office()) {
+            return Err("it serves already: nobody is elected from office into reserve".into());
+        }
         let Some(host) = &self.host else {
             return Ok(());
         };
@@ -118,7 +122,6 @@ impl Core {
             .leaves
             .get(&mandate.candidate)
             .map(|leaf| &leaf.contact);
-        let known = self.roster.get(&mandate.candidate);
         let contact = leaf.or_else(|| known.and_then(|entry| entry.contact()));
         match contact.is_none_or(|contact| self.has_place(contact)) {
             true => Ok(()),

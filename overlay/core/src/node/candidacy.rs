@@ -304,7 +304,7 @@ impl Core {
     }
 
     pub(super) fn dialed_back(&mut self, now: Now, token: u64, reached: bool) {
-        if self.merge_dialed_back(now, token, reached) {
+        if self.merge_dialed_back(now, token, reached) || self.claim_dialled(token, reached) {
             return;
         }
         if let Some(dial) = self.jury.dialled(token) {

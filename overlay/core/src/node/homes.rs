@@ -7,7 +7,8 @@ use canopy_proto::wire::{self, core_message::Kind};
 
 use super::timers::Timer;
 use super::{Core, Event};
-use crate::keyspace::NodeId;
+use crate::election::mandate;
+use crate::keyspace::{Key, NodeId};
 use crate::time::{Now, Time};
 
 /// Homes of a leaf.
@@ -19,6 +20,8 @@ const HOMES: usize = 2;
 const COMPARE: u32 = 15;
 /// Super-nodes kept away from at once.
 const MAX_AVOIDED: usize = 64;
+/// Mandates that one home has vouched for and the other has not.
+const MAX_VOUCHED: usize = 64;
 
 /// A try to fill one slot.
 enum Attempt {
@@ -41,6 +44,9 @@ pub(super) struct State {
     avoid: BTreeMap<NodeId, Time>,
     /// When the roster was last compared with a home's.
     compared: Time,
+    /// Mandates whose signers this leaf does not know, and the home that
+    /// passed each on.
+    vouched: BTreeMap<Key, NodeId>,
 }
 
 impl State {
@@ -53,6 +59,7 @@ impl State {
     pub(super) fn check_bounds(&self) {
         // Only super-nodes that were asked or served as homes.
         assert!(self.avoid.len() <= MAX_AVOIDED);
+        assert!(self.vouched.len() <= MAX_VOUCHED);
         for attempt in self.attempts.iter().flatten() {
             if let Attempt::Probing {
                 asked, answered, ..
@@ -251,6 +258,10 @@ impl Core {
             }
         }
         if engaged {
+            // It knows best what it is.
+            if redirect.not_serving && self.roster.set_down(&from, true) {
+                self.roster_changed(now);
+            }
             self.on_roster(
                 now,
                 from,
@@ -290,6 +301,34 @@ impl Core {
             let wait = self.jitter(self.config.timing.home.attach_jitter / 4);
             self.timers.at_latest(Timer::Homes, now.at + wait);
         }
+    }
+
+    /// A leaf keeps no history: those who signed a mandate may have laid their
+    /// role down before it joined. Then the word of both homes counts, who
+    /// pass on only what they verified. True once both have given it.
+    pub(super) fn vouched_by_homes(&mut self, from: NodeId, mandate: &wire::SignedMandate) -> bool {
+        let homes = self.homes.nodes();
+        if self.host.is_some() || !homes.contains(&from) {
+            return false;
+        }
+        if self.roster.serving().take(HOMES).count() < HOMES {
+            return true;
+        }
+        let subject = mandate::subject(&mandate.body);
+        let first = self.homes.vouched.get(&subject).copied();
+        if first.is_some_and(|first| first != from && homes.contains(&first)) {
+            self.homes.vouched.remove(&subject);
+            return true;
+        }
+        if self.homes.vouched.len() >= MAX_VOUCHED {
+            self.homes.vouched.clear();
+        }
+        self.homes.vouched.insert(subject, from);
+        for other in homes.into_iter().filter(|home| *home != from) {
+            let digest = self.digest(true);
+            self.send(other, digest);
+        }
+        false
     }
 
     /// A super-node needs no home.

@@ -58,8 +58,11 @@ impl Core {
     pub(super) fn mandated(&mut self, now: Now, mandate: &Mandate) {
         self.candidacy.measured_bps = mandate.capacity_bps;
         if mandate.deputy {
-            if self.host.is_none() {
-                self.set_role(Role::Deputy);
+            // Elections that cross may name one both ways: the later term holds.
+            match self.role {
+                Role::SuperNode => self.retire(now),
+                Role::Retiring => {}
+                _ => self.set_role(Role::Deputy),
             }
             return;
         }
@@ -194,7 +197,8 @@ impl Core {
             .filter_map(|node| self.roster.get(node))
             .map(|e| e.to_wire())
             .collect();
-        self.send(from, Kind::Redirect(wire::Redirect { to }));
+        let not_serving = self.role != Role::SuperNode;
+        self.send(from, Kind::Redirect(wire::Redirect { to, not_serving }));
     }
 
     pub(super) fn on_standing(&mut self, from: NodeId, standing: wire::Standing) {
@@ -281,7 +285,7 @@ impl Core {
             reason: reason.to_owned(),
         };
         let release = release.lay_down(&self.identity);
-        if self.admit_release(now, &release).is_some() {
+        if self.admit_release(now, None, &release).is_some() {
             let own = self.node_id();
             self.spread_node(&own);
         }
@@ -299,21 +303,23 @@ impl Core {
         host.leaves.clear();
         let effects = host.swim.leave(now.at);
         self.swim_effects(now, effects);
-        for leaf in leaves {
-            self.redirect(leaf);
-        }
         let _ = self.candidacy.backoff.demoted(now.at);
         self.election = None;
         self.timers.clear(Timer::Report);
         self.timers.clear(Timer::Election);
         self.set_role(Role::Retiring);
+        for leaf in leaves {
+            self.redirect(leaf);
+        }
     }
 
     pub(super) fn handed_over(&mut self, now: Now) {
         if self.role == Role::Retiring {
             self.host = None;
             self.timers.clear(Timer::Sync);
-            self.set_role(Role::Leaf);
+            let own = self.roster.get(&self.node_id());
+            let reserve = own.is_some_and(|entry| entry.deputy && entry.release.is_none());
+            self.set_role(if reserve { Role::Deputy } else { Role::Leaf });
             self.roster_changed(now);
             self.outputs.push_back(Output::Save);
         }

@@ -64,8 +64,7 @@ use timers::{Timer, Timers};
 struct Link {
     contact: Contact,
     inbound: bool,
-    /// It is one of those that this peer was told to join by, and was dialled
-    /// as such.
+    /// It is one of those that this peer was told to join by.
     named: bool,
     round_trip: Duration,
 }
@@ -99,6 +98,9 @@ pub struct Core {
     assemblies: Vec<Vec<NodeId>>,
     /// Who gives this newcomer its first roster, and until when.
     bootstrapping: Option<(NodeId, Time)>,
+    /// A peer that dialled us and claims an address that we were told to join
+    /// by, and the token of the dial that will show whether it answers there.
+    claiming: Option<(u64, NodeId)>,
 }
 
 impl Core {
@@ -132,6 +134,7 @@ impl Core {
             merge: merge::State::default(),
             assemblies: Vec::new(),
             bootstrapping: None,
+            claiming: None,
             config,
             identity,
         };
@@ -257,7 +260,7 @@ impl Core {
         self.candidacy.clock_sample(clock_offset_ms);
         let known = self.links.contains_key(&node);
         if known || self.links.len() < self.config.max_leaves.saturating_add(SPARE_LINKS) {
-            let named = !inbound && self.was_named(&contact);
+            let named = self.was_named(&contact, inbound);
             let link = Link {
                 contact: contact.clone(),
                 inbound,
@@ -271,13 +274,14 @@ impl Core {
     }
 
     /// Whether this peer was told of `contact`. An address may be anybody's
-    /// claim, so that it counts only for one whom nobody else told us of.
-    fn was_named(&self, contact: &Contact) -> bool {
+    /// claim, so that it counts only for one who answers there, and whom nobody
+    /// else told us of.
+    fn was_named(&self, contact: &Contact, inbound: bool) -> bool {
         let told = self.muster.as_ref();
         let told = told.is_some_and(|muster| muster.knows(&contact.node_id));
         self.config.peers.iter().any(|(node, addr)| match node {
             Some(node) => *node == contact.node_id,
-            None => !told && contact.addrs.contains(addr),
+            None => !inbound && !told && contact.addrs.contains(addr),
         })
     }
 

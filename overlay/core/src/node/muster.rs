@@ -9,10 +9,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use canopy_proto::wire::{self, Topology, core_message::Kind};
+use rand::Rng;
 
 use super::running::{Entrant, Runner};
 use super::timers::Timer;
-use super::{Core, Output};
+use super::{Core, Link, Output};
 use crate::contact::Contact;
 use crate::keyspace::{Key, NodeId};
 use crate::placement::R;
@@ -89,17 +90,7 @@ impl Core {
             self.outputs.push_back(Output::Connect { node, addrs });
         }
         for (node, addr) in self.pick(self.config.peers.clone(), DIALS) {
-            let linked = node.is_some_and(|node| self.links.contains_key(&node))
-                || self
-                    .links
-                    .values()
-                    .any(|link| link.contact.addrs.contains(&addr));
-            if !linked {
-                self.outputs.push_back(Output::Connect {
-                    node,
-                    addrs: vec![addr],
-                });
-            }
+            self.join_by(node, addr);
         }
         for node in self.links.keys().copied().collect::<Vec<_>>() {
             let digest = self.digest(true);
@@ -107,6 +98,42 @@ impl Core {
         }
         let wait = self.jitter(self.config.timing.muster.roster_interval);
         self.timers.set(Timer::Bootstrap, now.at + wait);
+    }
+
+    /// Dials a peer that this one was told of, unless there is a session to it.
+    /// Who dialled us from there has to show that it answers there.
+    fn join_by(&mut self, node: Option<NodeId>, addr: SocketAddr) {
+        let claims = |link: &&Link| link.contact.addrs.contains(&addr);
+        let linked = match node {
+            Some(node) => self.links.get(&node),
+            None => self.links.values().find(claims),
+        };
+        match linked.map(|link| (link.contact.node_id, link.named)) {
+            Some((_, true)) => {}
+            Some((node, false)) => {
+                let token = self.rng.next_u64();
+                self.claiming = Some((token, node));
+                self.outputs
+                    .push_back(Output::DialBack { token, node, addr });
+            }
+            None => {
+                let addrs = vec![addr];
+                self.outputs.push_back(Output::Connect { node, addrs });
+            }
+        }
+    }
+
+    /// True if the dial was to see whether a peer answers where it says.
+    pub(super) fn claim_dialled(&mut self, token: u64, reached: bool) -> bool {
+        let Some((_, node)) = self.claiming.take_if(|(sent, _)| *sent == token) else {
+            return false;
+        };
+        if let Some(link) = self.links.get_mut(&node).filter(|_| reached) {
+            link.named = true;
+            let digest = self.digest(true);
+            self.send(node, digest);
+        }
+        true
     }
 
     fn muster_state(&mut self, now: Now) -> Option<&mut State> {

@@ -92,13 +92,21 @@ impl Core {
         }
     }
 
-    /// Checks one entry and takes in what is new in it; says about whom.
+    /// Checks one entry and takes in what is new in it; says about whom. A
+    /// mandate that has ended tells a newcomer of nobody who serves, and its
+    /// release would be signed by people it does not know.
     pub(super) fn admit(
         &mut self,
         now: Now,
         entry: &wire::RosterEntry,
         bootstrap: bool,
     ) -> Result<Option<NodeId>, MandateError> {
+        if let Some(release) = &entry.release {
+            return Ok(match bootstrap {
+                true => None,
+                false => self.admit_release(now, entry.mandate.as_ref(), release),
+            });
+        }
         let mut about = None;
         let mut news = false;
         if let Some(signed) = &entry.mandate
@@ -120,12 +128,28 @@ impl Core {
             about = Some(contact.node_id);
             news |= self.roster.contact(contact);
         }
-        if let Some(release) = &entry.release
-            && let Some(candidate) = self.admit_release(now, release)
-        {
-            (about, news) = (Some(candidate), true);
-        }
         Ok(about.filter(|_| news))
+    }
+
+    /// Puts back a mandate that had ended by a release when this peer saved it.
+    /// Both were checked when they came; who signed the release may be long
+    /// gone.
+    pub(super) fn remember_ended(
+        &mut self,
+        now: Now,
+        entry: &wire::RosterEntry,
+        release: &wire::SignedRelease,
+    ) {
+        let Some(signed) = &entry.mandate else { return };
+        let mandate = self.judge(now, true, |context| mandate::open(signed, context));
+        let ended = self.judge(now, true, |context| release::audit(&release.body, context));
+        if let (Ok(mandate), Ok(ended)) = (mandate, ended)
+            && mandate.mandate().candidate == ended.candidate
+            && self.roster.insert(&mandate)
+        {
+            self.roster
+                .release(&ended.candidate, ended.term, release.clone());
+        }
     }
 
     /// A roster has its limit, and a term that nobody can have reached would
@@ -148,21 +172,37 @@ impl Core {
             .any(|entry| entry.mandate().is_some_and(|m| m.body == mandate.body))
     }
 
-    /// Takes in a release; says whose, if it ended something.
+    /// Whether this peer knows already that what `release` ends has ended.
+    fn has_ended(&self, release: &wire::SignedRelease) -> bool {
+        let mut entries = self.roster.entries();
+        entries.any(|entry| entry.release.as_ref() == Some(release))
+    }
+
+    /// Takes in a release, and the mandate that it ends where it came with
+    /// that: such a mandate counts for nothing else. Says whose, if it ended
+    /// something.
     pub(super) fn admit_release(
         &mut self,
         now: Now,
+        mandate: Option<&wire::SignedMandate>,
         release: &wire::SignedRelease,
     ) -> Option<NodeId> {
+        if self.has_ended(release) {
+            return None;
+        }
         let checked = self.judge(now, false, |context| release::open(release, context));
-        let verified = checked.ok()?;
-        let verified = verified.release();
-        let candidate = verified.candidate;
+        let checked = checked.ok()?;
+        let (candidate, term) = (checked.release().candidate, checked.release().term);
         let served = self.roster.serves(&candidate);
-        if !self
-            .roster
-            .release(&candidate, verified.term, release.clone())
+        if let Some(signed) = mandate.filter(|mandate| !self.holds(mandate))
+            && let Ok(mandate) = self.judge(now, false, |context| mandate::open(signed, context))
+            && mandate.mandate().candidate == candidate
+            && mandate.mandate().term == term
+            && self.has_room(&mandate, false)
         {
+            self.roster.insert(&mandate);
+        }
+        if !self.roster.release(&candidate, term, release.clone()) {
             return None;
         }
         if candidate == self.node_id() {
@@ -277,6 +317,12 @@ impl Core {
                     self.bootstrapping = Some((from, now.at + lasts));
                 }
             }
+            if verdict.as_ref().is_err_and(of_strangers)
+                && let Some(mandate) = &entry.mandate
+                && self.vouched_by_homes(from, mandate)
+            {
+                verdict = self.admit(now, &entry, true);
+            }
             if entry.mandate.is_none() && entry.release.is_none() {
                 // Where an operator's key vouches for the super-nodes, a wrong
                 // referral costs a dial and nothing else.
@@ -324,7 +370,8 @@ impl Core {
             return;
         };
         let may = self.homes.nodes().contains(from) || self.roster.serving().next().is_none();
-        let alive = entry.mandate.is_some() && !dead.iter().any(|other| other.as_ref() == node.0);
+        let serves = entry.mandate.is_some() && entry.release.is_none();
+        let alive = serves && !dead.iter().any(|other| other.as_ref() == node.0);
         if self.host.is_none() && may && alive && self.roster.set_down(&node, false) {
             self.roster_changed(now);
         }

@@ -249,6 +249,11 @@ impl Core {
             .into_iter()
             .take(places)
             .enumerate()
+            // Another officer may have called it into office meanwhile.
+            .filter(|(place, raced)| {
+                let known = self.roster.get(&raced.candidate.node_id);
+                *place < wanted || known.is_none_or(|entry| !entry.in_office())
+            })
             .map(|(place, raced)| {
                 let mandate = Mandate {
                     network: network.clone(),
@@ -450,7 +455,7 @@ impl Core {
             (paper.candidate, paper.is_release, paper.contact.clone());
         if is_release {
             let release = release::sealed(body, endorsements);
-            if self.admit_release(now, &release).is_some() {
+            if self.admit_release(now, None, &release).is_some() {
                 self.spread_node(&candidate);
                 if let Some(entry) = self.roster.get(&candidate).map(|entry| entry.to_wire()) {
                     let entries = wire::RosterEntries {

@@ -52,7 +52,7 @@ impl Core {
     }
 
     /// Takes in what an earlier run saved: mandates that are still good count
-    /// at once, the other addresses are peers to join by.
+    /// at once, and so do releases; the other addresses are peers to join by.
     pub(super) fn restore(&mut self, now: Now, saved: &Saved) {
         for entry in saved.0.entries.iter().take(MAX_KEYS) {
             let Some(contact) = entry.contact.as_ref().and_then(|c| Contact::open(c).ok()) else {
@@ -64,8 +64,10 @@ impl Core {
                     .peers
                     .extend(first.map(|addr| (Some(contact.node_id), addr)));
             }
-            if entry.mandate.is_some() {
-                let _ = self.admit(now, entry, true);
+            match &entry.release {
+                Some(release) => self.remember_ended(now, entry, release),
+                None if entry.mandate.is_some() => drop(self.admit(now, entry, true)),
+                None => {}
             }
         }
     }

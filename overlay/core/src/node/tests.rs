@@ -251,6 +251,7 @@ impl Maker {
             }),
             8 => Kind::Redirect(wire::Redirect {
                 to: self.many(Self::entry),
+                not_serving: self.0.random(),
             }),
             9 => Kind::Standing(wire::Standing {
                 candidacy: self.candidacy(),
