@@ -47,6 +47,31 @@ async fn a_new_owner_is_given_its_records_and_old_ones_drop_theirs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn reads_and_searches_find_everything_while_two_overlays_become_one() {
+    let net = Net::two_of(3);
+    let mut records = Vec::new();
+    for (n, side) in [(1, "one"), (4, "other")] {
+        let values = (0..40).map(|i| value(&format!("{side} {i}"), 1));
+        let items = (0..10).map(|i| item(&format!("{side}{i}"), "common words"));
+        let own: Vec<Record> = values.chain(items).collect();
+        let refusals = net.put(n, &own).await;
+        assert!(refusals.iter().all(Option::is_none), "{refusals:?}");
+        records.extend(own);
+    }
+    net.unite();
+    let items = |record: &&Record| record.placement_keys().len() > 1;
+    for n in 1..=6 {
+        for record in records.iter().filter(|record| !items(record)) {
+            let reply = net.get(n, record.id(), Consistency::Quorum).await.unwrap();
+            assert_eq!(reply.records, std::slice::from_ref(&record.signed), "{n}");
+        }
+        assert_eq!(net.search(n, "common").await.unwrap().len(), 20, "{n}");
+    }
+    let nodes = [1, 2, 3, 4, 5, 6];
+    until("all in place", || in_place(&net, &nodes, &records)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn reads_find_everything_while_owners_change() {
     let net = Net::of(4);
     let records = fill(&net, 40).await;

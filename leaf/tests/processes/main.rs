@@ -5,6 +5,7 @@
 
 mod daemon;
 mod ends;
+mod merge;
 mod overlay;
 mod traffic;
 
@@ -94,6 +95,7 @@ async fn a_killed_leaf_is_not_missed(all: &mut Vec<Daemon>, known: &mut Known) {
 }
 
 async fn after_a_power_cut_all_is_there(mut all: Vec<Daemon>, known: &Known) {
+    let serving = overlay::agreed(&all, SERVING, &[]).await;
     all.iter_mut().for_each(Daemon::kill);
     let dirs: Vec<PathBuf> = all.iter().map(|daemon| daemon.dir().to_owned()).collect();
     drop(all);
@@ -113,4 +115,5 @@ async fn after_a_power_cut_all_is_there(mut all: Vec<Daemon>, known: &Known) {
         let found = daemon.search("panda").await.expect("an answer");
         assert_eq!(found.len(), all.len(), "{found:?}");
     }
+    assert_eq!(overlay::agreed(&all, SERVING, &[]).await, serving);
 }

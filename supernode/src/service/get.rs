@@ -62,7 +62,7 @@ impl<C: Calls> Inner<C> {
             _ => 1,
         };
         let mut peers = owners.clone();
-        peers.extend(inner.places.previous_owners(&key, &owners));
+        peers.extend(inner.places.other_holders(&key, &owners));
         let mut read = Read::new(inner, key, owners, needed);
         let request = request::Kind::Get(wire::Get {
             key: key.to_bytes(),

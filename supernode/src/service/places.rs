@@ -12,7 +12,10 @@ use tokio::time::Instant;
 use super::ServiceConfig;
 
 /// Placements remembered beside the current one.
-const RECENT: usize = 4;
+const RECENT: usize = 8;
+/// Where those who joined lately are one in this many of all, two overlays
+/// may have met.
+const MERGER: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Places {
@@ -26,6 +29,9 @@ struct State {
     current: Placement,
     /// Newest first, with when each ended.
     recent: VecDeque<(Placement, Instant)>,
+    /// Those who joined lately, by themselves, and when the last of them did.
+    /// They may come from another overlay and bring its records.
+    joined: Option<(Placement, Instant)>,
     settling: Option<Settling>,
 }
 
@@ -48,6 +54,7 @@ impl Places {
             state: RwLock::new(State {
                 current,
                 recent: VecDeque::new(),
+                joined: None,
                 settling,
             }),
         }
@@ -73,6 +80,9 @@ impl Places {
         }
         state.recent.push_front((old, Instant::now()));
         state.recent.truncate(RECENT);
+        if came {
+            state.join(self.me, self.settle);
+        }
         true
     }
 
@@ -87,23 +97,33 @@ impl Places {
             || state.recent.iter().any(|(old, _)| old.get(node).is_some())
     }
 
-    /// Who owned `key` before the changes that may still be settling, and no
-    /// longer does.
-    pub(super) fn previous_owners(&self, key: &Key, owners: &[NodeId]) -> Vec<NodeId> {
+    /// Who is no owner of `key` and may have its records all the same: who
+    /// owned it before the changes that may still be settling, and who owned
+    /// it among those who have just joined, if they come from another overlay.
+    pub(super) fn other_holders(&self, key: &Key, owners: &[NodeId]) -> Vec<NodeId> {
         let state = self.state.read();
-        let mut out = Vec::new();
-        for (old, ended) in &state.recent {
-            if ended.elapsed() < self.settle {
-                out.extend(
-                    old.owners(key, R)
-                        .into_iter()
-                        .filter(|node| !owners.contains(node) && state.current.get(node).is_some()),
-                );
-            }
+        let recent = state.recent.iter();
+        let lately = recent.filter(|(_, ended)| ended.elapsed() < self.settle);
+        let mut out: Vec<NodeId> = lately.flat_map(|(old, _)| old.owners(key, R)).collect();
+        if let Some((joined, at)) = &state.joined
+            && at.elapsed() < self.settle
+        {
+            out.extend(joined.owners(key, R));
         }
+        out.retain(|node| !owners.contains(node) && state.current.get(node).is_some());
         out.sort_unstable();
         out.dedup();
         out
+    }
+
+    /// Whether so many joined lately that they may be another overlay, with
+    /// records of its own under every key.
+    pub(super) fn merging(&self) -> bool {
+        let state = self.state.read();
+        let joined = state.joined.as_ref();
+        joined.is_some_and(|(joined, at)| {
+            at.elapsed() < self.settle && joined.len() * MERGER >= state.current.len()
+        })
     }
 
     /// Whether the placement changed so lately that writes sent under the one
@@ -133,6 +153,18 @@ impl Places {
 }
 
 impl State {
+    /// Notes who was not there a while ago.
+    fn join(&mut self, me: NodeId, settle: Duration) {
+        let mut recent = self.recent.iter().rev();
+        let Some((before, _)) = recent.find(|(_, ended)| ended.elapsed() < settle) else {
+            return;
+        };
+        let members = self.current.members();
+        let new = members.filter(|member| member.node != me && before.get(&member.node).is_none());
+        let joined = Placement::empty().updated(Vec::new(), new.cloned());
+        self.joined = Some((joined, Instant::now()));
+    }
+
     /// Others are gone: this node may own ranges of theirs, and need not wait
     /// for them.
     fn lose(&mut self, until: Instant) {

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use canopy_core::keyspace::{Key, NodeId, keys};
-use canopy_core::placement::{Placement, R};
+use canopy_core::keyspace::{Key, keys};
+use canopy_core::placement::R;
 use canopy_core::record::{MAX_TERM, prefix_of};
 use canopy_overlay::calls::Calls;
 use canopy_proto::wire;
@@ -52,12 +52,12 @@ impl<C: Calls> Inner<C> {
     /// Answers from this node's own items, where it owns the rarest term and
     /// lacks nothing.
     pub(super) fn search_own(&self, search: &wire::Search) -> Option<Answer> {
-        let placement = self.calls.placement();
-        let owners = match self.search_owners(search, &placement) {
-            Ok(owners) => owners,
+        let key = match self.search_key(search) {
+            Ok(key) => key,
             Err(refusal) => return Some(Err(refusal)),
         };
-        if self.places.settling() || !owners.contains(&self.me()) {
+        let owned = self.calls.placement().owners(&key, R).contains(&self.me());
+        if !owned || self.places.settling() || self.places.merging() {
             return None;
         }
         add(&self.counters.searches, 1);
@@ -65,8 +65,8 @@ impl<C: Calls> Inner<C> {
     }
 
     pub(super) async fn search(inner: &Arc<Self>, search: wire::Search) -> Answer {
-        let placement = inner.calls.placement();
-        let mut owners = inner.search_owners(&search, &placement)?;
+        let key = inner.search_key(&search)?;
+        let mut owners = inner.calls.placement().owners(&key, R);
         if owners.is_empty() {
             return Err(refuse::unavailable(
                 "no super-node serves yet; try again later",
@@ -74,17 +74,23 @@ impl<C: Calls> Inner<C> {
         }
         inner.latencies.healthy_first(&mut owners);
         owners.sort_by_key(|owner| *owner != inner.me());
+        // While two overlays grow together, no owner has everything.
+        let merging = inner.places.merging();
+        if merging {
+            owners.extend(inner.places.other_holders(&key, &owners));
+        }
+        let first = if merging { owners.len() } else { 1 };
         let request = request::Kind::Search(wire::Search {
             local: true,
             ..search.clone()
         });
         let mut replies: Vec<wire::SearchReply> = Vec::new();
         let mut refusal = None;
-        let hedged = gather(inner, &owners, 1, &request, |_, answer| match answer {
+        let hedged = gather(inner, &owners, first, &request, |_, answer| match answer {
             Ok(response::Kind::Search(reply)) => {
                 let settling = reply.settling;
                 replies.push(reply);
-                match settling && replies.len() < 2 {
+                match merging || (settling && replies.len() < 2) {
                     true => Verdict::More,
                     false => Verdict::Done,
                 }
@@ -105,12 +111,8 @@ impl<C: Calls> Inner<C> {
         Ok(response::Kind::Search(reply))
     }
 
-    /// The owners of the key that the search is answered under.
-    fn search_owners(
-        &self,
-        search: &wire::Search,
-        placement: &Placement,
-    ) -> Result<Vec<NodeId>, wire::Refusal> {
+    /// The key that the search is answered under: of its rarest term.
+    fn search_key(&self, search: &wire::Search) -> Result<Key, wire::Refusal> {
         let words = search.terms.len() + search.prefixes.len();
         if words > MAX_QUERY_TERMS {
             return Err(refuse::of_search(&SearchError::TooMany(words)));
@@ -119,11 +121,10 @@ impl<C: Calls> Inner<C> {
         if all.any(|word| word.is_empty() || word.len() > MAX_TERM) {
             return Err(refuse::of_search(&SearchError::Term));
         }
-        let key = match search.terms.iter().min_by_key(|term| self.rarity(term)) {
-            Some(term) => keys::term(term),
-            None => prefix_key(&search.prefixes)?,
-        };
-        Ok(placement.owners(&key, R))
+        match search.terms.iter().min_by_key(|term| self.rarity(term)) {
+            Some(term) => Ok(keys::term(term)),
+            None => prefix_key(&search.prefixes),
+        }
     }
 
     /// About how many items have `term`.

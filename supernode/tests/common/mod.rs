@@ -41,6 +41,8 @@ struct State {
     services: BTreeMap<NodeId, IndexService<Caller>>,
     inboxes: BTreeMap<NodeId, UnboundedSender<Asked>>,
     placement: Placement,
+    /// Nodes that see only these.
+    apart: BTreeMap<NodeId, Placement>,
     dead: BTreeSet<NodeId>,
     /// Extra round-trip time.
     slow: BTreeMap<NodeId, Duration>,
@@ -68,7 +70,9 @@ impl Calls for Caller {
     }
 
     fn placement(&self) -> Placement {
-        self.net.state.read().placement.clone()
+        let state = self.net.state.read();
+        let own = state.apart.get(&self.me);
+        own.unwrap_or(&state.placement).clone()
     }
 
     fn now_ms(&self) -> u64 {
@@ -142,6 +146,29 @@ impl Net {
         }
         net.each(|placement| (1..=count).fold(placement, with));
         net
+    }
+
+    /// Two networks that know nothing of one another: nodes 1 to `count`, and
+    /// as many from there on.
+    pub fn two_of(count: u8) -> Self {
+        let net = Self::default();
+        for nodes in [1..=count, count + 1..=2 * count] {
+            let own = nodes.clone().fold(Placement::empty(), with);
+            for n in nodes {
+                net.state.write().apart.insert(node(n), own.clone());
+                net.start(n);
+            }
+        }
+        net
+    }
+
+    /// From now on all nodes see one another.
+    pub fn unite(&self) {
+        let apart = std::mem::take(&mut self.state.write().apart);
+        self.each(|placement| {
+            let members = apart.values().flat_map(Placement::members).cloned();
+            placement.updated(Vec::new(), members)
+        });
     }
 
     /// Starts a service that is not in the placement yet.

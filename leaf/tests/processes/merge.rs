@@ -1,0 +1,51 @@
+//! Two groups that knew nothing of one another, and a newcomer that knows one
+//! of each.
+
+use crate::daemon::Daemon;
+use crate::traffic::{self, Known, Traffic};
+use crate::{MACHINE, SERVING, overlay};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_groups_become_one_overlay_when_somebody_knows_both() {
+    let _machine = MACHINE.lock().await;
+    let base = tempfile::tempdir().expect("a directory");
+    let mut one = overlay::start(base.path(), "one", 5).await;
+    overlay::agreed(&one, SERVING, &[]).await;
+    let mut other = overlay::start(base.path(), "other", 5).await;
+    overlay::agreed(&other, SERVING, &[]).await;
+    let mut known = Known::new();
+    for daemon in one.iter().chain(&other) {
+        daemon.put("name", "value").await.expect("stored");
+        known.insert((daemon.node_id.clone(), "name".into()), "value".into());
+        daemon.publish("item.txt", "red panda").await;
+    }
+    // Each side goes on reading what is its own while the two grow together.
+    let of = |side: &[Daemon]| -> Known {
+        let own = |((publisher, _), _): &(&(String, String), &String)| {
+            side.iter().any(|daemon| daemon.node_id == *publisher)
+        };
+        let known = known.iter().filter(own);
+        known
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    };
+    let (mut reads_one, mut reads_other) = (of(&one), of(&other));
+    let traffic_one = Traffic::start(&one[0], &reads_one, "while two groups met");
+    let traffic_other = Traffic::start(&other[0], &reads_other, "while two groups met");
+
+    let peers = [one[0].listen, other[0].listen];
+    let newcomer = Daemon::start(&base.path().join("newcomer"), &peers).await;
+    let mut all = vec![newcomer];
+    all.append(&mut one);
+    all.append(&mut other);
+    overlay::agreed(&all, SERVING, &[]).await;
+    traffic_one.end(&mut reads_one).await;
+    traffic_other.end(&mut reads_other).await;
+    known.append(&mut reads_one);
+    known.append(&mut reads_other);
+    for daemon in &all {
+        traffic::all_there(daemon, &known).await;
+        let found = daemon.search("panda").await.expect("an answer");
+        assert_eq!(found.len(), all.len() - 1, "{found:?}");
+    }
+}
