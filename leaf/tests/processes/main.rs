@@ -3,10 +3,14 @@
 
 #![cfg(unix)]
 
+mod bad_input;
+mod clock;
 mod daemon;
 mod ends;
+mod host;
 mod overlay;
 mod traffic;
+mod version;
 
 use std::path::PathBuf;
 use std::time::Instant;
