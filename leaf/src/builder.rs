@@ -9,11 +9,13 @@ use canopy_core::identity::Identity;
 use canopy_core::keyspace::NodeId;
 use canopy_proto::wire::SignedMandate;
 use canopy_supernode::host::{Host, Plan, Setup};
+use parking_lot::Mutex;
 
 pub use canopy_supernode::host::StartError;
 
 use crate::client::{Client, DEFAULT_TIMEOUT};
 use crate::data_dir::DataDir;
+use crate::event::Events;
 use crate::leaf::Leaf;
 use crate::node::Node;
 use crate::peer_node::PeerNode;
@@ -135,6 +137,23 @@ impl Builder {
         self.start_on(Host::start).await
     }
 
+    /// The same, with all that happens from the very start, e.g. that nobody
+    /// could be joined by.
+    pub async fn start_watched(self) -> Result<(Leaf, Events), StartError> {
+        let first = Mutex::new(None);
+        let open = async |plan: Plan| {
+            let (host, events) = Host::start_watched(plan).await?;
+            *first.lock() = Some(events);
+            Ok(host)
+        };
+        let leaf = self.start_on(open).await?;
+        let events = match first.into_inner() {
+            Some(events) => Events::new(events),
+            None => leaf.events(),
+        };
+        Ok((leaf, events))
+    }
+
     /// Starts the leaf on a peer that `open` makes.
     pub(crate) async fn start_on<N: Node>(
         self,
@@ -160,8 +179,6 @@ impl Leaf<PeerNode> {
 
 #[cfg(test)]
 mod tests {
-    use parking_lot::Mutex;
-
     use super::*;
     use crate::client::testing::Net;
     use crate::data_dir::DataDirError;

@@ -53,6 +53,11 @@ pub trait Calls: Clone + Send + Sync + 'static {
     /// The wall clock, milliseconds since 1970.
     fn now_ms(&self) -> u64;
 
+    /// What keeps this peer from the overlay, for people, if it is known.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// Asks `node` and waits at most `deadline`. A refusal comes back as
     /// [`CallError::Refused`]. Dropping the future cancels the request.
     fn call(

@@ -28,7 +28,7 @@ const MAX_SIBLINGS: u32 = 64;
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     /// It cannot be made, read or written.
-    #[error("cannot use the data directory {path}: {source}; check its owner and mode, or give another with --data-dir", path = .path.display())]
+    #[error("cannot use the data directory {path}: {source}; check its owner, mode and free space, or give another with --data-dir", path = .path.display())]
     Io {
         /// The directory, or the file in it.
         path: PathBuf,

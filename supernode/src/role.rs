@@ -139,9 +139,10 @@ impl SuperNodeRole {
         self.stop.send_replace(true);
     }
 
-    /// Why the role could not be taken up, if it could not.
-    pub fn failure(&self) -> Option<StoreError> {
-        self.failure.borrow().clone()
+    /// Why the role could not be taken up, or why the store takes no more
+    /// writes; changes when that happens.
+    pub fn failure(&self) -> watch::Receiver<Option<StoreError>> {
+        self.failure.clone()
     }
 }
 
@@ -271,6 +272,14 @@ impl Attendant {
         let Some(service) = self.service() else {
             return;
         };
+        let failure = service.index().failure();
+        self.failures.send_if_modified(|told| {
+            let news = failure.is_some() && *told != failure;
+            if news {
+                *told = failure;
+            }
+            news
+        });
         let stats = service.stats();
         let counters = Counters::read(&self.peer, stats.operations(), &self.config);
         let rates = self.meter.tick(Instant::now(), counters);

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use canopy_core::identity::Identity;
 use canopy_core::keyspace::NodeId;
 
+use crate::data_dir::read_bounded;
+
 /// No file that is read here is longer, bytes.
 const MAX_FILE: u64 = 4096;
 
@@ -16,7 +18,7 @@ const MAX_FILE: u64 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// It cannot be read or written.
-    #[error("cannot use the key file {path}: {source}", path = .path.display())]
+    #[error("cannot use the key file {path}: {source}; check the path, its owner and mode", path = .path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -95,10 +97,11 @@ pub(crate) fn parse(text: &str) -> Option<Identity> {
 /// Reads a text file that ought to be short; one that is not, or is no text,
 /// is [`io::ErrorKind::InvalidData`].
 pub(crate) fn read_small(path: &Path) -> io::Result<String> {
-    if fs::metadata(path)?.len() > MAX_FILE {
+    let bytes = read_bounded(path, MAX_FILE)?;
+    if bytes.len() as u64 > MAX_FILE {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    fs::read_to_string(path)
+    String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 /// A new file that only its owner may read.

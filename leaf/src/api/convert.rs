@@ -17,6 +17,7 @@ pub(super) fn error(error: Error) -> Status {
             Code::Quota | Code::Busy => Status::resource_exhausted(message),
             Code::Unavailable | Code::NotServing | Code::Deadline => Status::unavailable(message),
             Code::Internal => Status::internal(message),
+            Code::Malformed => Status::invalid_argument(message),
             _ => Status::failed_precondition(message),
         },
         Error::Record(_) | Error::Query(_) | Error::EmptyName | Error::Unsearchable(_) => {
@@ -80,15 +81,16 @@ pub(crate) fn item_to_proto(item: Item) -> pb::Item {
     }
 }
 
-pub(super) fn outcome(result: Result<Stored, Error>) -> pb::PublishOutcome {
+pub(super) fn outcome(result: Result<Stored, Status>) -> pb::PublishOutcome {
     match result {
         Ok(stored) => pb::PublishOutcome {
             sequence: stored.sequence,
-            error: String::new(),
+            ..pb::PublishOutcome::default()
         },
-        Err(error) => pb::PublishOutcome {
+        Err(status) => pb::PublishOutcome {
             sequence: 0,
-            error: error.to_string(),
+            error: status.message().to_owned(),
+            code: status.code() as i32,
         },
     }
 }

@@ -94,15 +94,20 @@ impl Api {
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         reporter.set_serving::<LeafServer<Service<N>>>().await;
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTOR)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()?;
+        let described = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(DESCRIPTOR)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let reflection = described().build_v1()?;
+        // Python's client, among others, asks for the older one only.
+        let reflection_alpha = described().build_v1alpha()?;
         let mut stop = closed.clone();
         let serve = Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
             .add_service(health)
             .add_service(reflection)
+            .add_service(reflection_alpha)
             .add_service(server)
             .serve_with_incoming_shutdown(TcpIncoming::from(self.listener), async move {
                 // An error says that the sender is gone, which is the same.

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert;
 use super::events;
-use crate::client::{Consistency, DEFAULT_LIMIT, Item, PROVIDER_TTL, Query, VALUE_TTL};
+use crate::client::{Consistency, DEFAULT_LIMIT, PROVIDER_TTL, Query, VALUE_TTL};
 use crate::leaf::Leaf;
 use crate::node::Node;
 
@@ -122,16 +122,25 @@ impl<N: Node> Calls for Service<N> {
             let why = format!("{count} items in one call, the limit is {MAX_ITEMS}; send several");
             return Err(Status::invalid_argument(why));
         }
-        let items: Vec<Item> = publish
-            .items
-            .into_iter()
-            .map(convert::item)
-            .collect::<Result<_, _>>()?;
+        // A wrong item is its own failure and nobody else's.
+        let mut outcomes = vec![pb::PublishOutcome::default(); count];
+        let (mut places, mut items) = (Vec::new(), Vec::new());
+        for (place, item) in publish.items.into_iter().enumerate() {
+            match convert::item(item) {
+                Ok(item) => {
+                    places.push(place);
+                    items.push(item);
+                }
+                Err(status) => outcomes[place] = convert::outcome(Err(status)),
+            }
+        }
         let client = self.leaf.client();
         let results = client
             .publish_all(&items, ttl(publish.ttl_s, VALUE_TTL))
             .await;
-        let outcomes = results.into_iter().map(convert::outcome).collect();
+        for (place, result) in places.into_iter().zip(results) {
+            outcomes[place] = convert::outcome(result.map_err(convert::error));
+        }
         Ok(Response::new(pb::PublishReply { outcomes }))
     }
 

@@ -15,6 +15,7 @@ use super::args::RunArgs;
 use super::failure::Failure;
 use crate::api::Api;
 use crate::data_dir::DataDir;
+use crate::event::Events;
 use crate::leaf::Leaf;
 use crate::node::Node;
 
@@ -33,24 +34,24 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         .open_data_dir(Arc::new(data_dir))
         .process_cpu(true);
     tokio::pin!(closing);
-    let leaf = tokio::select! {
-        leaf = builder.start() => leaf?,
+    let (leaf, events) = tokio::select! {
+        leaf = builder.start_watched() => leaf?,
         () = &mut closing => return Ok(ExitCode::SUCCESS),
     };
     let out = anstream::stdout();
-    serve(leaf, api, out, args.common.json, closing).await?;
+    serve(leaf, events, api, out, args.common.json, closing).await?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Runs until `closing` resolves, then closes in order: API, peer, traces.
 async fn serve<N: Node>(
     leaf: Leaf<N>,
+    mut events: Events,
     api: Api,
     mut out: impl Write,
     as_json: bool,
     closing: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
-    let mut events = leaf.events();
     let addr = api.addr();
     if let Some(data_dir) = leaf.data_dir() {
         data_dir.announce_api(addr)?;
@@ -161,11 +162,12 @@ mod tests {
         let (sender, mut lines) = tokio::sync::mpsc::unbounded_channel();
         let (close, closing) = oneshot::channel::<()>();
         let out = Lines(sender, Arc::default());
+        let events = leaf.events();
         let task = tokio::spawn(async move {
             let closing = async move {
                 let _ = closing.await;
             };
-            serve(leaf, api, out, true, closing).await
+            serve(leaf, events, api, out, true, closing).await
         });
         let mut next = async || {
             let line = tokio::time::timeout(BOUND, lines.recv())

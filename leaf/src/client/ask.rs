@@ -106,7 +106,7 @@ impl<C: Calls> Client<C> {
             let wake = Instant::now() + jittered(pause);
             if wake >= ask.deadline {
                 self.inner.counters.failed();
-                return Err(progress.give_up());
+                return Err(progress.give_up(self.inner.calls.trouble()));
             }
             sleep_until(wake).await;
             pause = (pause * 2).min(BACK_OFF_MAX);
@@ -258,14 +258,17 @@ impl Progress {
         self.asked += 1;
     }
 
-    fn give_up(self) -> Error {
+    fn give_up(self, why: Option<String>) -> Error {
         let waited = self.begun.elapsed();
         match self.last {
-            None => Error::NoSuperNode { waited },
+            None => Error::NoSuperNode { waited, why },
             Some(last) => Error::Unavailable {
                 asked: self.asked,
                 waited,
-                last,
+                last: match why {
+                    Some(why) => format!("{last}; {why}"),
+                    None => last,
+                },
             },
         }
     }

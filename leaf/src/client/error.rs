@@ -15,16 +15,18 @@ use super::query::QueryError;
 pub enum Error {
     /// No super-node was known for the whole time.
     #[error(
-        "no super-node is known after {:.1} s; check that a given peer is up and of this network, or wait for the election",
-        .waited.as_secs_f32()
+        "no super-node is known after {:.1} s; {}", .waited.as_secs_f32(),
+        .why.as_deref().unwrap_or("check that a given peer is up, or wait for the election")
     )]
     NoSuperNode {
         /// How long it was waited for.
         waited: Duration,
+        /// What keeps this peer from the overlay, for people, if it is known.
+        why: Option<String>,
     },
     /// Super-nodes are known, but none gave a usable answer in time.
     #[error(
-        "no usable answer from {asked} super-node(s) in {:.1} s (last: {last}); try again",
+        "no usable answer to {asked} request(s) in {:.1} s (last: {last}); try again",
         .waited.as_secs_f32()
     )]
     Unavailable {
@@ -64,7 +66,7 @@ pub enum Error {
     },
     /// The item cannot be found again by its name, so its terms are unknown.
     #[error(
-        "{0:?} has no searchable word in its name; unpublish it by the item that was published"
+        "{0:?} has no searchable word in its name; unpublish it by the item that was published, or publish that again with a lifetime of a second"
     )]
     Unsearchable(String),
 }

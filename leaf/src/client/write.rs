@@ -290,21 +290,21 @@ impl<C: Calls> Client<C> {
                     records,
                     local: false,
                 }),
-                judge: |_, response| judge(asked, latest, response),
+                judge: |node, response| judge(node, asked, latest, response),
                 deadline: self.deadline(),
             })
             .await;
         if let (Class::Bulk, Ok(answer)) = (class, &answer) {
-            let over = answer
-                .value
-                .utilisation_milli
-                .saturating_sub(FULL_MILLI)
-                .min(100);
+            let (_, reply) = &answer.value;
+            let over = reply.utilisation_milli.saturating_sub(FULL_MILLI).min(100);
             if over > 0 {
                 sleep(jittered(Duration::from_millis(5) * over)).await;
             }
         }
-        let sent = answer.map(|answer| (answer.value, answer.hedged));
+        let sent = answer.map(|answer| {
+            let (peer, reply) = answer.value;
+            (peer, reply, answer.hedged)
+        });
         (batch, sent)
     }
 
@@ -317,7 +317,7 @@ impl<C: Calls> Client<C> {
         results: &mut [Result<Stored, Error>],
         pending: &mut Vec<Pending>,
     ) {
-        let (reply, hedged) = match sent {
+        let (peer, reply, hedged) = match sent {
             Ok(sent) => sent,
             Err(error) => {
                 for item in batch {
@@ -351,7 +351,7 @@ impl<C: Calls> Client<C> {
             };
             let code = refusal.code();
             item.error = Error::Refused {
-                peer: self.inner.calls.node_id(),
+                peer,
                 code,
                 message: refusal.message,
             };
@@ -363,10 +363,16 @@ impl<C: Calls> Client<C> {
     }
 }
 
-type Sent = Result<(wire::PutReply, bool), Error>;
+/// Who answered, what, and whether it was hedged for.
+type Sent = Result<(NodeId, wire::PutReply, bool), Error>;
 
 /// A put answer is good if it settles at least one record.
-fn judge(asked: usize, latest: u64, response: wire::response::Kind) -> Judgement<wire::PutReply> {
+fn judge(
+    node: NodeId,
+    asked: usize,
+    latest: u64,
+    response: wire::response::Kind,
+) -> Judgement<(NodeId, wire::PutReply)> {
     let wire::response::Kind::Put(reply) = response else {
         return Judgement::Bad("answered a write with something else".into());
     };
@@ -390,11 +396,13 @@ fn judge(asked: usize, latest: u64, response: wire::response::Kind) -> Judgement
     };
     let refusals: Option<Vec<_>> = reply.outcomes.iter().map(refused).collect();
     match refusals.as_deref() {
-        None => Judgement::Good(reply),
+        None => Judgement::Good((node, reply)),
         Some([only]) if is_verdict(only.code()) => {
             Judgement::Verdict(only.code(), only.message.clone())
         }
-        Some(all) if all.iter().any(|refusal| is_verdict(refusal.code())) => Judgement::Good(reply),
+        Some(all) if all.iter().any(|refusal| is_verdict(refusal.code())) => {
+            Judgement::Good((node, reply))
+        }
         Some(all) => {
             let reason = all.first().map(|refusal| refusal.message.clone());
             Judgement::Bad(reason.unwrap_or_default())

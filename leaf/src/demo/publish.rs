@@ -39,20 +39,29 @@ pub(super) struct Tally {
     pub(super) failed: Vec<(String, String)>,
 }
 
-/// Reads the files of a folder; those without a word that could find them are
-/// left out.
-pub(super) async fn read(folder: PathBuf) -> Result<Vec<Item>, DemoError> {
-    let read = move || -> Result<Vec<Item>, DemoError> {
+/// Lists the files of a folder.
+pub(super) async fn list(folder: PathBuf) -> Result<Vec<Found>, DemoError> {
+    let list = move || -> Result<Vec<Found>, DemoError> {
         let found = scan::scan(std::slice::from_ref(&folder), false)?;
-        if found.is_empty() {
-            return Err(DemoError::Empty(folder));
+        match found.is_empty() {
+            true => Err(DemoError::Empty(folder)),
+            false => Ok(found),
         }
-        Ok(found.iter().filter_map(describe).collect())
     };
-    match tokio::task::spawn_blocking(read).await {
-        Ok(outcome) => outcome,
-        Err(error) => Err(DemoError::Home(format!("the scan broke off: {error}"))),
-    }
+    aside(list).await?
+}
+
+/// Reads files; those without a word that could find them are left out.
+pub(super) async fn read(files: Vec<Found>) -> Result<Vec<Item>, DemoError> {
+    aside(move || files.iter().filter_map(describe).collect()).await
+}
+
+/// Does what waits for the disk beside what waits for the network.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, DemoError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| DemoError::Home(format!("the scan broke off: {error}")))
 }
 
 fn describe(found: &Found) -> Option<Item> {

@@ -20,6 +20,7 @@ use super::show::{BAD, GOOD, Show};
 use super::summary::{Elected, Summary, seconds};
 use super::watch::Watch;
 use super::{DemoArgs, DemoError, find, publish, settle, tables};
+use crate::cli::scan::Found;
 use crate::settings::Topology;
 
 /// The first super-node must answer within this.
@@ -39,6 +40,8 @@ pub async fn run(args: DemoArgs, show: Show) -> Result<Summary, DemoError> {
         .seed
         .unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let folder = args.folder.clone().unwrap_or_else(|| PathBuf::from("."));
+    // A wrong folder is said before anything starts.
+    let files = publish::list(folder).await?;
     let draw = Draw::new(seed);
     show.title(format!(
         "{} peers start, nobody in charge (seed {seed})",
@@ -60,7 +63,7 @@ pub async fn run(args: DemoArgs, show: Show) -> Result<Summary, DemoError> {
         capacity: BTreeMap::new(),
     };
     let outcome = tokio::select! {
-        outcome = story.tell(folder) => outcome,
+        outcome = story.tell(files) => outcome,
         _ = tokio::signal::ctrl_c() => Err(DemoError::Interrupted),
     };
     fleet.close().await;
@@ -87,7 +90,7 @@ struct Run {
 }
 
 impl Story {
-    async fn tell(mut self, folder: PathBuf) -> Result<Summary, DemoError> {
+    async fn tell(mut self, files: Vec<Found>) -> Result<Summary, DemoError> {
         self.introduce();
         if !settle::first_answer(&self.fleet, ELECTION).await {
             return Err(DemoError::NoElection(ELECTION));
@@ -98,7 +101,7 @@ impl Story {
         ));
         // Files are read while the election goes on.
         let (items, placement) = tokio::join!(
-            publish::read(folder),
+            publish::read(files),
             settle::agreed(&self.fleet, &self.watch, AGREEMENT)
         );
         let items = items?;

@@ -33,8 +33,14 @@ impl Daemon {
     /// Starts a process with a data directory of its own and `peers` to join
     /// by, and waits for the line that says it is ready.
     pub(crate) async fn start(dir: &Path, peers: &[SocketAddr]) -> Self {
+        Self::start_with(dir, peers, &[]).await
+    }
+
+    /// The same with further arguments.
+    pub(crate) async fn start_with(dir: &Path, peers: &[SocketAddr], args: &[&str]) -> Self {
         let mut command = program(dir);
         command.args(["run", "--json", "--data-dir"]).arg(dir);
+        command.args(args);
         for peer in peers {
             command.arg("--peer").arg(peer.to_string());
         }

@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use crate::daemon::{Daemon, program};
 
-fn run(dir: &Path, args: &[&str]) -> Output {
+pub(crate) fn run(dir: &Path, args: &[&str]) -> Output {
     let mut command = program(dir);
     command.args(args).arg("--data-dir").arg(dir);
     command.output().expect("the program starts")
 }
 
 /// Fails with `code`, and one line that holds `wanted`.
-fn fails(output: &Output, code: i32, wanted: &str) {
+pub(crate) fn fails(output: &Output, code: i32, wanted: &str) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");

@@ -3,11 +3,15 @@
 
 #![cfg(unix)]
 
+mod bad_input;
+mod clock;
 mod daemon;
 mod ends;
+mod host;
 mod merge;
 mod overlay;
 mod traffic;
+mod version;
 
 use std::path::PathBuf;
 use std::time::Instant;

@@ -26,6 +26,9 @@ pub const MAX_TTL_S: u32 = 30 * 24 * 3600;
 /// How far ahead of ours a publisher's clock may be, milliseconds.
 pub const MAX_CLOCK_AHEAD_MS: u64 = 10_000;
 
+const WHOLE: &str = "the record's size in bytes";
+const NAME: &str = "the name's size in bytes";
+
 /// Why a record was refused. Nothing was stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordError {
@@ -45,7 +48,7 @@ pub enum RecordError {
     #[error("record: issued {0} ms in the future; check the clocks")]
     Future(u64),
     /// Larger than allowed.
-    #[error("record: {what} is {size} long, the limit is {limit}")]
+    #[error("record: {what} is {size}, the limit is {limit}; make it smaller")]
     TooLarge {
         /// Which part.
         what: &'static str,
@@ -121,6 +124,7 @@ impl Record {
     ) -> Result<Self, RecordError> {
         check(&body, &body.network, now_ms)?;
         let signed = identity.sign(Domain::Record, &body);
+        at_most(WHOLE, signed.encoded_len(), limits::RECORD)?;
         Ok(Self {
             publisher: identity.node_id(),
             body,
@@ -130,7 +134,7 @@ impl Record {
 
     /// Checks signature, limits, network and clock of a record from outside.
     pub fn open(signed: &wire::Signed, network: &str, now_ms: u64) -> Result<Self, RecordError> {
-        at_most("the record", signed.encoded_len(), limits::RECORD)?;
+        at_most(WHOLE, signed.encoded_len(), limits::RECORD)?;
         let (signer, body) = open::<wire::Record>(Domain::Record, signed)?;
         if body.publisher != signer.0.as_slice() {
             return Err(RecordError::Publisher);
@@ -243,8 +247,8 @@ fn check(body: &wire::Record, network: &str, now_ms: u64) -> Result<(), RecordEr
         .ok_or(RecordError::Shape("has no payload"))?
     {
         Payload::Value(value) => {
-            at_most("the name", value.name.len(), MAX_NAME)?;
-            at_most("the value", value.data.len(), limits::VALUE)
+            at_most(NAME, value.name.len(), MAX_NAME)?;
+            at_most("the value's size in bytes", value.data.len(), limits::VALUE)
         }
         Payload::Provider(provider) if provider.content.len() != 32 => Err(RecordError::Shape(
             "a provider's content hash is not 32 bytes",
@@ -252,7 +256,7 @@ fn check(body: &wire::Record, network: &str, now_ms: u64) -> Result<(), RecordEr
         Payload::Provider(_) => Ok(()),
         Payload::Item(item) => check_item(item),
         Payload::Location(location) => {
-            at_most("the list of homes", location.homes.len(), 8)?;
+            at_most("the number of homes", location.homes.len(), 8)?;
             match location.homes.iter().all(|home| home.len() == 32) {
                 true => Ok(()),
                 false => Err(RecordError::Shape("a home is not a node id")),
@@ -268,11 +272,11 @@ fn check_item(item: &wire::Item) -> Result<(), RecordError> {
     if item.terms.is_empty() {
         return Err(RecordError::Shape("an item has no searchable term"));
     }
-    at_most("the name", item.name.len(), MAX_NAME)?;
-    at_most("the list of terms", item.terms.len(), MAX_TERMS)?;
-    at_most("the list of attributes", item.attributes.len(), 32)?;
+    at_most(NAME, item.name.len(), MAX_NAME)?;
+    at_most("the number of terms", item.terms.len(), MAX_TERMS)?;
+    at_most("the number of attributes", item.attributes.len(), 32)?;
     let longest = item.terms.iter().map(String::len).max().unwrap_or(0);
-    at_most("a term", longest, MAX_TERM)?;
+    at_most("the size of a term in bytes", longest, MAX_TERM)?;
     if item.terms.iter().any(String::is_empty) {
         return Err(RecordError::Shape("an item has an empty term"));
     }
@@ -334,6 +338,25 @@ mod tests {
         assert!(sign(limits::VALUE).and_then(open).is_ok());
         assert!(matches!(
             sign(limits::VALUE + 1),
+            Err(RecordError::TooLarge { .. })
+        ));
+    }
+
+    #[test]
+    fn an_item_over_the_limit_is_refused_when_it_is_made() {
+        let sign = |size| {
+            let item = wire::Item {
+                name: "a".into(),
+                terms: vec!["word".into()],
+                text: "x".repeat(size),
+                ..Default::default()
+            };
+            Record::sign(&identity(), "net", 1, NOW, 60, Payload::Item(item))
+        };
+        let open = |record: Record| Record::open(&record.signed, "net", NOW);
+        assert!(sign(limits::VALUE).and_then(open).is_ok());
+        assert!(matches!(
+            sign(limits::RECORD),
             Err(RecordError::TooLarge { .. })
         ));
     }

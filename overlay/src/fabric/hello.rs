@@ -133,8 +133,8 @@ fn check_overlay(config: &FabricConfig, hello: &wire::Hello) -> Result<(), wire:
         return fail("the networks", &config.network, &hello.network);
     }
     if hello.topology != i32::from(config.topology) {
-        let theirs = hello.topology().as_str_name();
-        return fail("the topologies", config.topology.as_str_name(), theirs);
+        let (ours, theirs) = (topology(config.topology), topology(hello.topology()));
+        return fail("the topologies", &ours, &theirs);
     }
     let ours = config.operator.map(NodeId::to_bytes).unwrap_or_default();
     if hello.operator != ours {
@@ -145,6 +145,13 @@ fn check_overlay(config: &FabricConfig, hello: &wire::Hello) -> Result<(), wire:
         return fail("the operator keys", &name(&ours), &name(&hello.operator));
     }
     Ok(())
+}
+
+/// As people write it.
+fn topology(of: wire::Topology) -> String {
+    let name = of.as_str_name();
+    let name = name.strip_prefix("TOPOLOGY_").unwrap_or(name);
+    name.to_lowercase()
 }
 
 /// Their clock minus ours: what they read, aged by half a round trip.

@@ -21,7 +21,9 @@ where
         Ok(cli) => cli,
         Err(error) => return usage(&error, program),
     };
-    log_to_stderr();
+    if let Err(failure) = log_to_stderr() {
+        return failure.report(program);
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -69,14 +71,20 @@ fn one_line(text: &str) -> String {
 }
 
 /// Warnings and errors go to stderr; `CANOPY_LOG` changes what is logged.
-fn log_to_stderr() {
+fn log_to_stderr() -> Result<(), Failure> {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("CANOPY_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter = match std::env::var("CANOPY_LOG") {
+        Ok(asked) => EnvFilter::try_new(asked).map_err(|error| {
+            Failure::usage(format!("CANOPY_LOG: {error}; write e.g. CANOPY_LOG=debug"))
+        })?,
+        Err(_) => EnvFilter::new("warn"),
+    };
     let _already_set = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .try_init();
+    Ok(())
 }
 
 /// Resolves when the process is asked to end. Call it before anything is

@@ -5,9 +5,11 @@
 //! |---|---|
 //! | `plan` | settings in, every default filled in |
 //! | `tell` | what happens in the peer, as events |
+//! | `trouble` | what keeps the peer from the overlay, in words |
 
 mod plan;
 mod tell;
+mod trouble;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -30,7 +32,8 @@ pub use plan::{Plan, Setup, StartError};
 use crate::event::{BACKLOG, Event};
 use crate::settings::{Preset, Topology};
 use crate::status::{Criterion, Home, MAX_LISTED, Role, Status, SuperNode};
-use tell::{as_role, tell};
+use tell::{as_role, tell, tell_failure};
+use trouble::Trouble;
 
 /// Leaves that one peer would host as a super-node.
 const MAX_LEAVES: usize = 50_000;
@@ -52,6 +55,7 @@ struct Inner {
     topology: Topology,
     started: Instant,
     events: broadcast::Sender<Event>,
+    trouble: Trouble,
 }
 
 impl Host {
@@ -86,18 +90,22 @@ impl Host {
             store: in_dir(&plan, "index"),
             report_every: timings.election.report_interval,
             process_cpu: plan.process_cpu,
+            limits: plan.limits,
             ..RoleConfig::default()
         };
         let role = SuperNodeRole::attend(peer.clone(), role)
             .map_err(|error| StartError::Peer(error.to_string()))?;
         let (events, watched) = broadcast::channel(BACKLOG);
-        tokio::spawn(tell(happened, events.clone()));
+        let trouble = Trouble::default();
+        tokio::spawn(tell(happened, events.clone(), trouble.clone()));
+        tokio::spawn(tell_failure(role.failure(), events.clone()));
         let inner = Inner {
             peer,
             role,
             topology: plan.topology,
             started: Instant::now(),
             events,
+            trouble,
         };
         let host = Self {
             inner: Arc::new(inner),
@@ -234,16 +242,15 @@ fn in_dir(plan: &Plan, name: &str) -> Option<PathBuf> {
 }
 
 fn listen_error(listen: SocketAddr, error: BindError) -> StartError {
-    match error {
-        BindError::InUse(addr) => StartError::Listen {
-            addr,
-            reason: "the port is in use".into(),
-        },
-        error => StartError::Listen {
-            addr: listen,
-            reason: error.to_string(),
-        },
-    }
+    let reason = match error {
+        BindError::InUse(_) => "another program uses the port".into(),
+        BindError::Permission(_) => "this user may not use a port that low".into(),
+        BindError::NoSuchAddress(_) => "this machine has no such address".into(),
+        BindError::Io { source, .. } => source.to_string(),
+        error @ BindError::Config(_) => return StartError::Peer(error.to_string()),
+    };
+    let addr = listen;
+    StartError::Listen { addr, reason }
 }
 
 fn preset(preset: Preset) -> canopy_core::preset::Preset {
@@ -269,6 +276,12 @@ impl Calls for Host {
 
     fn now_ms(&self) -> u64 {
         self.inner.peer.now_ms()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let status = self.inner.peer.status();
+        let alone = status.super_nodes.is_empty();
+        self.inner.trouble.in_words(&status.verdict.items, alone)
     }
 
     async fn call(

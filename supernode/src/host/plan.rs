@@ -10,6 +10,7 @@ use canopy_core::keyspace::NodeId;
 use canopy_proto::wire::SignedMandate;
 
 use crate::data_dir::{DataDir, DataDirError};
+use crate::index::Limits;
 use crate::settings::{
     Bandwidth, DEFAULT_NETWORK, MAX_NETWORK, PeerAddr, Preset, Settings, Stand, Topology,
 };
@@ -24,7 +25,7 @@ pub enum StartError {
     #[error("{0}")]
     DataDir(#[from] DataDirError),
     /// The address cannot be listened on.
-    #[error("cannot listen on {addr}: {reason}; stop what uses it, or give another with --listen")]
+    #[error("cannot listen on {addr}: {reason}; give another address with --listen")]
     Listen {
         /// The address.
         addr: SocketAddr,
@@ -81,6 +82,8 @@ pub struct Plan {
     /// The processor time of the whole process tells how busy this peer is: it
     /// is the only one in it. Else processor time is not told.
     pub process_cpu: bool,
+    /// What its index holds at most, should it serve.
+    pub limits: Limits,
 }
 
 /// What a plan is made of: settings, and what no file says.
@@ -96,6 +99,8 @@ pub struct Setup {
     pub designation: Option<SignedMandate>,
     /// See [`Plan::process_cpu`].
     pub process_cpu: bool,
+    /// See [`Plan::limits`].
+    pub limits: Limits,
 }
 
 impl Setup {
@@ -110,13 +115,16 @@ impl Setup {
             .network
             .unwrap_or_else(|| DEFAULT_NETWORK.to_owned());
         if network.is_empty() || network.len() > MAX_NETWORK {
-            let reason = format!("the network's name must be 1 to {MAX_NETWORK} bytes long");
+            let length = network.len();
+            let reason = format!(
+                "the network's name is {length} bytes long; --network takes 1 to {MAX_NETWORK}"
+            );
             return Err(StartError::Setting(reason));
         }
         let zone = settings.zone.unwrap_or_default();
         if zone.len() > MAX_ZONE {
             let reason = format!(
-                "the zone is {} bytes long, the limit is {MAX_ZONE}",
+                "the zone's name is {} bytes long; --zone takes up to {MAX_ZONE}",
                 zone.len()
             );
             return Err(StartError::Setting(reason));
@@ -151,6 +159,7 @@ impl Setup {
             designation: self.designation,
             listen_chosen: settings.listen.is_some(),
             process_cpu: self.process_cpu,
+            limits: self.limits,
         })
     }
 }

@@ -1,22 +1,31 @@
 //! From what happens in a peer to the events that people and programs are told.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use canopy_core::keyspace::NodeId;
 use canopy_core::node as core;
 use canopy_overlay::peer::PeerEvent;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::event::{Event, EventKind, unix_ms};
 use crate::status::Role;
+use crate::store::StoreError;
 
-/// Addresses whose last failure is remembered.
-const MAX_JOINS: usize = 64;
+use super::trouble::Trouble;
+
+/// Subjects whose last failure is remembered.
+const MAX_FAILURES: usize = 64;
 
 /// Turns what happens in the peer into what an app is told.
-pub(super) async fn tell(mut from: broadcast::Receiver<PeerEvent>, to: broadcast::Sender<Event>) {
-    let mut before = Told::default();
+pub(super) async fn tell(
+    mut from: broadcast::Receiver<PeerEvent>,
+    to: broadcast::Sender<Event>,
+    trouble: Trouble,
+) {
+    let mut before = Told {
+        trouble,
+        ..Told::default()
+    };
     loop {
         match from.recv().await {
             Ok(event) => {
@@ -33,30 +42,50 @@ pub(super) async fn tell(mut from: broadcast::Receiver<PeerEvent>, to: broadcast
     }
 }
 
+/// Tells an app why the store fails.
+pub(super) async fn tell_failure(
+    mut failure: watch::Receiver<Option<StoreError>>,
+    to: broadcast::Sender<Event>,
+) {
+    while failure.changed().await.is_ok() {
+        let error = failure.borrow_and_update().clone();
+        if let Some(error) = error {
+            let message = error.to_string();
+            let _ = to.send(Event {
+                at_ms: unix_ms(),
+                kind: EventKind::Warning { message },
+            });
+        }
+    }
+}
+
 /// What was told last, where an event is a difference.
 #[derive(Default)]
 struct Told {
     role: Role,
     homes: Vec<NodeId>,
-    /// What was said last of an address that cannot be joined by: it is tried
-    /// again and again, and fails the same way.
-    joins: BTreeMap<SocketAddr, String>,
+    /// What was said last of an address that cannot be joined by, and of a
+    /// super-node whose mandate is refused: both come again and again, and fail
+    /// the same way.
+    failures: BTreeMap<String, String>,
+    trouble: Trouble,
 }
 
 impl Told {
-    fn news(&mut self, addr: SocketAddr, message: &str) -> bool {
-        if self.joins.len() >= MAX_JOINS {
-            self.joins.clear();
+    fn news(&mut self, subject: String, message: String) -> bool {
+        if self.failures.len() >= MAX_FAILURES {
+            self.failures.clear();
         }
-        let old = self.joins.insert(addr, message.to_owned());
-        old.as_deref() != Some(message)
+        let old = self.failures.insert(subject, message.clone());
+        old != Some(message)
     }
 
     fn translate(&mut self, event: PeerEvent) -> Vec<EventKind> {
         match event {
             PeerEvent::JoinFailed { addr, error } => {
                 let message = format!("{addr}: {error}");
-                let news = self.news(addr, &message);
+                self.trouble.join_failed(&message);
+                let news = self.news(addr.to_string(), message.clone());
                 let warning = news.then_some(EventKind::Warning { message });
                 warning.into_iter().collect()
             }
@@ -73,6 +102,9 @@ impl Told {
                 vec![EventKind::RoleChanged { from, to }]
             }
             E::Homes(homes) => {
+                if !homes.is_empty() {
+                    self.trouble.over();
+                }
                 let old = std::mem::replace(&mut self.homes, homes.clone());
                 let lost = old.iter().filter(|node| !homes.contains(node));
                 let lost = lost.map(|node| EventKind::HomeLost { node_id: *node });
@@ -151,9 +183,12 @@ impl Told {
             E::MandateRefused { candidate, reason } => {
                 let whose =
                     candidate.map_or_else(String::new, |node| format!(" of {}", node.short()));
-                vec![EventKind::Warning {
-                    message: format!("a mandate{whose} was refused: {reason}"),
-                }]
+                // How late or early it was differs from time to time.
+                let kind = reason.replace(|c: char| c.is_ascii_digit(), "");
+                let news = self.news(format!("mandate{whose}"), kind);
+                let message = format!("a mandate{whose} was refused: {reason}");
+                let warning = news.then_some(EventKind::Warning { message });
+                warning.into_iter().collect()
             }
         }
     }
@@ -171,6 +206,8 @@ pub(super) fn as_role(role: core::Role) -> Role {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use canopy_overlay::fabric::DialError;
 
     use super::*;
@@ -187,5 +224,21 @@ mod tests {
         assert_eq!(failed(2, DialError::Timeout), 1);
         assert_eq!(failed(1, DialError::Network("other".into())), 1);
         assert_eq!(failed(1, DialError::Timeout), 1);
+    }
+
+    #[test]
+    fn the_same_refusal_of_a_mandate_is_told_once() {
+        let mut told = Told::default();
+        let mut refused = |node: u8, reason: &str| {
+            let event = core::Event::MandateRefused {
+                candidate: Some(NodeId([node; 32])),
+                reason: reason.into(),
+            };
+            told.translate(PeerEvent::Core(event)).len()
+        };
+        assert_eq!(refused(1, "issued 60000 ms in the future"), 1);
+        assert_eq!(refused(1, "issued 59000 ms in the future"), 0);
+        assert_eq!(refused(2, "issued 59000 ms in the future"), 1);
+        assert_eq!(refused(1, "expired"), 1);
     }
 }

@@ -115,10 +115,15 @@ impl Index {
         }
     }
 
+    /// Why no write can succeed any more, if one has failed. Reads go on.
+    pub fn failure(&self) -> Option<StoreError> {
+        self.store.failure()
+    }
+
     /// Stores verified records. They are visible at once; what the outcomes say
     /// holds across a crash as soon as the [`Ack`] resolves.
     pub fn put(&self, records: Vec<Record>, now_ms: u64) -> (Vec<Outcome>, Ack) {
-        if let Some(error) = self.store.failure() {
+        if let Some(error) = self.failure() {
             // Memory must not fill with what will never be on disk.
             let refused = Outcome::Refused(Refused::Store(error));
             return (

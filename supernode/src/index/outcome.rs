@@ -55,7 +55,9 @@ pub enum Refused {
     #[error("{0}")]
     Store(StoreError),
     /// The publisher has too many records here.
-    #[error("this publisher has {0} records here, the most allowed; remove some")]
+    #[error(
+        "this publisher has {0} records here, the most allowed; replace some, or wait until some expire"
+    )]
     PublisherRecords(u64),
     /// The publisher's records take too much room.
     #[error("this publisher's records take {0} bytes here, the limit is near; remove some")]

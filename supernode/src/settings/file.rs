@@ -6,6 +6,7 @@ use canopy_core::keyspace::NodeId;
 use serde::{Deserialize, Deserializer};
 
 use super::Settings;
+use crate::data_dir::read_bounded;
 
 /// A file larger than this is no configuration.
 const MAX_FILE: u64 = 64 * 1024;
@@ -14,7 +15,7 @@ const MAX_FILE: u64 = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// It cannot be read.
-    #[error("cannot read the configuration {path}: {source}", path = .path.display())]
+    #[error("cannot read the configuration {path}: {source}; check the path, its owner and mode", path = .path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -25,7 +26,7 @@ pub enum ConfigError {
     #[error("{path} is over 64 KiB: no configuration file", path = .0.display())]
     TooLarge(PathBuf),
     /// A key is unknown, or a value is not of its kind.
-    #[error("in the configuration {path}, {reason}", path = .path.display())]
+    #[error("correct the configuration {path}: {reason}", path = .path.display())]
     Invalid {
         /// The file.
         path: PathBuf,
@@ -41,11 +42,13 @@ impl Settings {
             path: path.to_owned(),
             source,
         };
-        if std::fs::metadata(path).map_err(failed)?.len() > MAX_FILE {
+        let bytes = read_bounded(path, MAX_FILE).map_err(failed)?;
+        if bytes.len() as u64 > MAX_FILE {
             return Err(ConfigError::TooLarge(path.to_owned()));
         }
-        let text = std::fs::read_to_string(path).map_err(failed)?;
-        Self::parse(&text).map_err(|reason| ConfigError::Invalid {
+        let text = String::from_utf8(bytes).map_err(|_| "it is no UTF-8 text".to_owned());
+        let settings = text.and_then(|text| Self::parse(&text));
+        settings.map_err(|reason| ConfigError::Invalid {
             path: path.to_owned(),
             reason,
         })
@@ -125,6 +128,13 @@ mod tests {
     fn a_missing_file_is_named() {
         let error = Settings::read(Path::new("/nonexistent/leaf.toml")).unwrap_err();
         assert!(error.to_string().contains("/nonexistent/leaf.toml"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_without_end_is_not_read_to_its_end() {
+        let error = Settings::read(Path::new("/dev/zero")).unwrap_err();
+        assert!(matches!(error, ConfigError::TooLarge(_)), "{error}");
     }
 
     #[test]

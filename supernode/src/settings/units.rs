@@ -15,7 +15,7 @@ pub struct Bandwidth(pub u64);
 pub enum UnitError {
     /// Not a rate.
     #[error(
-        "{0:?} is no rate; write e.g. \"20 Mbit/s\", \"500 kbit/s\", \"2.5 MB/s\" or plain bits a second"
+        "{0:?} is no rate from 1 kbit/s to 1 Tbit/s; write e.g. \"20 Mbit/s\", \"500 kbit/s\", \"2.5 MB/s\" or plain bits a second"
     )]
     Rate(String),
     /// Not a duration.
@@ -42,8 +42,8 @@ impl FromStr for Bandwidth {
             _ => return Err(fail()),
         };
         let rate = (number * bits).round();
-        // Below 1 bit and above 1 Tbit a second somebody slipped.
-        if !(1.0..=1e12).contains(&rate) {
+        // Somebody who writes 20 means 20 Mbit/s: no peer can do with 20 bits.
+        if !(1e3..=1e12).contains(&rate) {
             return Err(fail());
         }
         Ok(Self(rate as u64))
@@ -135,6 +135,7 @@ mod tests {
             "fast",
             "20 Mb/s",
             "0",
+            "20",
             "-1",
             "1e300 Mbit/s",
             "1.2.3",
@@ -146,7 +147,7 @@ mod tests {
 
     #[test]
     fn rates_are_printed_as_they_are_read() {
-        for text in ["20 Mbit/s", "1.5 Gbit/s", "999 bit/s", "100 kbit/s"] {
+        for text in ["20 Mbit/s", "1.5 Gbit/s", "1 kbit/s", "100 kbit/s"] {
             assert_eq!(
                 text.parse::<Bandwidth>().map(|rate| rate.to_string()),
                 Ok(text.to_owned())

@@ -1,14 +1,9 @@
 //! The `supernode` program as an operator runs it: keys, designations, a host
 //! that serves, and what it says to wrong input.
 
-#![cfg(unix)]
-
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use canopy_core::identity::Identity;
 use canopy_core::node::Role;
@@ -19,116 +14,7 @@ use canopy_supernode::secret;
 use canopy_supernode::settings::Settings;
 use serde_json::Value as Json;
 
-/// Longest wait for anything.
-const BOUND: Duration = Duration::from_secs(30);
-
-fn supernode(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_supernode"));
-    command.env_clear().env("HOME", home).stdin(Stdio::null());
-    command
-}
-
-fn output(home: &Path, args: &[&str]) -> Output {
-    let mut command = supernode(home);
-    command.args(args).current_dir(home);
-    command.output().expect("the program starts")
-}
-
-/// What was printed by a command that succeeded.
-fn printed(home: &Path, args: &[&str]) -> String {
-    let output = output(home, args);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{args:?}: {stderr}");
-    String::from_utf8(output.stdout).expect("text")
-}
-
-/// Fails with `code`, and one line that holds `wanted`.
-fn fails(home: &Path, args: &[&str], code: i32, wanted: &str) {
-    let output = output(home, args);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    assert!(stderr.starts_with("supernode: "), "{stderr}");
-    assert!(stderr.contains(wanted), "{stderr}");
-    assert!(output.stdout.is_empty());
-}
-
-/// A running host, and the lines that it prints.
-struct Running {
-    child: Child,
-    lines: Receiver<Json>,
-    node_id: String,
-    ready: Json,
-}
-
-impl Running {
-    fn start(home: &Path, args: &[&str]) -> Self {
-        let mut command = supernode(home);
-        command
-            .args(["run", "--json", "--data-dir", "data"])
-            .args(args);
-        command.current_dir(home).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("the program starts");
-        let out = BufReader::new(child.stdout.take().expect("piped"));
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                let event = serde_json::from_str(&line).expect("one object a line");
-                if sender.send(event).is_err() {
-                    return;
-                }
-            }
-        });
-        let ready: Json = lines.recv_timeout(BOUND).expect("ready");
-        assert_eq!(ready["event"], "ready", "{ready}");
-        let node_id = ready["node_id"].as_str().expect("an id").to_owned();
-        Self {
-            child,
-            lines,
-            node_id,
-            ready,
-        }
-    }
-
-    /// The next event called `name`.
-    fn event(&self, name: &str) -> Json {
-        let until = Instant::now() + BOUND;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let event = self.lines.recv_timeout(left).expect(name);
-            if event["event"] == name {
-                return event;
-            }
-        }
-    }
-
-    /// Asks it to end by `signal`, and waits until it did.
-    fn end(mut self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let killed = Command::new("kill").args([signal, &pid]).status();
-        assert!(killed.expect("kill").success());
-        // The output ends when the process does.
-        let until = Instant::now() + BOUND;
-        while let Ok(line) = self
-            .lines
-            .recv_timeout(until.saturating_duration_since(Instant::now()))
-        {
-            assert_ne!(line["event"], "ready");
-        }
-        assert!(self.child.wait().expect("ended").success());
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn key(home: &Path, name: &str) -> String {
-    printed(home, &["operator-key", name]).trim().to_owned()
-}
+use crate::running::{BOUND, Running, fails, key, printed};
 
 #[test]
 fn a_host_with_the_key_serves_and_keeps_its_designation() {

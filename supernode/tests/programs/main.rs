@@ -1,0 +1,10 @@
+//! The program `supernode`: as an operator runs it, and as strangers and full
+//! disks meet it.
+
+#![cfg(unix)]
+
+mod disk;
+mod operator;
+mod records;
+mod running;
+mod visitor;
