@@ -2,7 +2,7 @@
 //! of each.
 
 use crate::daemon::Daemon;
-use crate::traffic::{self, Known, Traffic};
+use crate::traffic::{self, Known};
 use crate::{MACHINE, SERVING, overlay};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -19,30 +19,12 @@ async fn two_groups_become_one_overlay_when_somebody_knows_both() {
         known.insert((daemon.node_id.clone(), "name".into()), "value".into());
         daemon.publish("item.txt", "red panda").await;
     }
-    // Each side goes on reading what is its own while the two grow together.
-    let of = |side: &[Daemon]| -> Known {
-        let own = |((publisher, _), _): &(&(String, String), &String)| {
-            side.iter().any(|daemon| daemon.node_id == *publisher)
-        };
-        let known = known.iter().filter(own);
-        known
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
-    };
-    let (mut reads_one, mut reads_other) = (of(&one), of(&other));
-    let traffic_one = Traffic::start(&one[0], &reads_one, "while two groups met");
-    let traffic_other = Traffic::start(&other[0], &reads_other, "while two groups met");
-
     let peers = [one[0].listen, other[0].listen];
     let newcomer = Daemon::start(&base.path().join("newcomer"), &peers).await;
     let mut all = vec![newcomer];
     all.append(&mut one);
     all.append(&mut other);
     overlay::agreed(&all, SERVING, &[]).await;
-    traffic_one.end(&mut reads_one).await;
-    traffic_other.end(&mut reads_other).await;
-    known.append(&mut reads_one);
-    known.append(&mut reads_other);
     for daemon in &all {
         traffic::all_there(daemon, &known).await;
         let found = daemon.search("panda").await.expect("an answer");

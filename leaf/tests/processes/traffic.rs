@@ -38,6 +38,14 @@ pub(crate) struct Reads {
     pub(crate) slowest: Duration,
 }
 
+impl Reads {
+    fn fail(&mut self, begin: Instant, name: &str, what: &str) {
+        let after = begin.elapsed().as_secs_f64();
+        self.failures
+            .push(format!("{name} after {after:.1} s: {what}"));
+    }
+}
+
 impl Traffic {
     /// Reads what is known, and writes new values named after `label`.
     pub(crate) fn start(daemon: &Daemon, known: &Known, label: &str) -> Self {
@@ -73,6 +81,7 @@ impl Traffic {
 
 async fn read(mut client: LeafClient<Channel>, known: Known, stop: Arc<AtomicBool>) -> Reads {
     let mut reads = Reads::default();
+    let begin = Instant::now();
     let mut pace = tokio::time::interval(PACE);
     for ((publisher, name), value) in known.iter().cycle() {
         pace.tick().await;
@@ -89,8 +98,8 @@ async fn read(mut client: LeafClient<Channel>, known: Known, stop: Arc<AtomicBoo
         reads.slowest = reads.slowest.max(start.elapsed());
         match reply.map(|reply| reply.into_inner().value) {
             Ok(Some(found)) if found.data == value.as_bytes() => reads.ok += 1,
-            Ok(other) => reads.failures.push(format!("{name}: {other:?}")),
-            Err(error) => reads.failures.push(format!("{name}: {error}")),
+            Ok(other) => reads.fail(begin, name, &format!("{other:?}")),
+            Err(error) => reads.fail(begin, name, &error.to_string()),
         }
     }
     reads
