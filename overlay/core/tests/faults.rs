@@ -127,7 +127,8 @@ fn a_chair_that_dies_is_followed_by_the_next() {
 
 #[test]
 fn lost_messages_delay_a_founding_and_no_more() {
-    for seed in SEEDS {
+    // 135: a leaf with a second home and no first never compared its roster.
+    for seed in SEEDS.chain([135]) {
         let mut world = World::new(seed);
         (world.loss_percent, world.twice_percent) = (5, 5);
         for i in 1..=10 {

@@ -103,9 +103,8 @@ impl Core {
                 self.fill(now, slot);
             }
         }
-        if let Some(home) =
-            self.homes.slots[0].filter(|_| now.at.since(self.homes.compared) >= compare)
-        {
+        let due = now.at.since(self.homes.compared) >= compare;
+        if let Some(home) = self.homes.nodes().first().copied().filter(|_| due) {
             self.homes.compared = now.at;
             let digest = self.digest(true);
             self.send(home, digest);
