@@ -83,6 +83,21 @@ fn half_of_the_peers_lost_at_once_leave_an_overlay() {
 }
 
 #[test]
+fn a_rolling_restart_of_everybody_leaves_one_overlay() {
+    for seed in SEEDS {
+        let mut world = overlay(seed, 12);
+        for node in world.alive() {
+            world.kill(node);
+            world.run(Duration::from_secs(2));
+            world.restart(node);
+            world.run(Duration::from_secs(3));
+        }
+        let ok = world.run_until(Duration::from_secs(120), founded);
+        assert!(ok, "seed {seed}: {:?}", strays(&world));
+    }
+}
+
+#[test]
 fn a_healed_partition_ends_as_one_overlay_without_surplus() {
     for seed in SEEDS {
         let mut world = overlay(seed, 14);
