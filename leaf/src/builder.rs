@@ -125,6 +125,13 @@ impl Builder {
         self
     }
 
+    /// Whether this peer is gone again in a moment, e.g. that of one command.
+    /// Then it does not publish where it is found.
+    pub fn visit(mut self, visits: bool) -> Self {
+        self.setup.visit = visits;
+        self
+    }
+
     /// How long a request may take; 10 s by default.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use canopy_core::keyspace::NodeId;
 
 use crate::client::{
-    Client, ClientStats, Consistency, Error, Hash, Item, PROVIDER_TTL, Page, Provider, Query,
-    Stored, VALUE_TTL, Value,
+    Client, ClientStats, Consistency, Error, Hash, Item, Location, PROVIDER_TTL, Page, Provider,
+    Query, Stored, VALUE_TTL, Value,
 };
 use crate::data_dir::DataDir;
 use crate::event::Events;
@@ -141,6 +141,12 @@ impl<N: Node> Leaf<N> {
         self.client
             .find_providers(content, crate::client::MAX_LIMIT)
             .await
+    }
+
+    /// Where the peer `node` is found: the super-nodes it is homed at. `None`:
+    /// it published none, said goodbye, or has not been there for an hour.
+    pub async fn locate(&self, node: NodeId) -> Result<Option<Location>, Error> {
+        self.client.locate(node, |home| self.node.addrs(home)).await
     }
 
     /// How this leaf fares, now.

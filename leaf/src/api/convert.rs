@@ -5,7 +5,9 @@ use canopy_proto::leaf as pb;
 use canopy_proto::wire::refusal::Code;
 use tonic::Status;
 
-use crate::client::{ClientStats, Error, Hash, Hit, Item, Page, Provider, Stored, Value};
+use crate::client::{
+    ClientStats, Error, Hash, Hit, Item, Located, Location, Page, Provider, Stored, Value,
+};
 use crate::status;
 
 /// The gRPC code that tells a program what to do; the message tells a person.
@@ -27,9 +29,9 @@ pub(super) fn error(error: Error) -> Status {
     }
 }
 
-pub(super) fn node_id(text: &str) -> Result<NodeId, Status> {
+pub(super) fn node_id(field: &str, text: &str) -> Result<NodeId, Status> {
     text.parse()
-        .map_err(|error| Status::invalid_argument(format!("publisher: {error}")))
+        .map_err(|error| Status::invalid_argument(format!("{field}: {error}")))
 }
 
 pub(super) fn hash(text: &str) -> Result<Hash, Status> {
@@ -122,6 +124,20 @@ pub(super) fn provider(provider: Provider) -> pb::Provider {
         node_id: provider.node_id.to_string(),
         size: provider.size,
         expires_ms: provider.expires_ms,
+    }
+}
+
+pub(super) fn location(location: Location) -> pb::Location {
+    let home = |home: Located| pb::Located {
+        node_id: home.node_id.to_string(),
+        addrs: home.addrs.iter().map(ToString::to_string).collect(),
+    };
+    pb::Location {
+        node_id: location.node_id.to_string(),
+        homes: location.homes.into_iter().map(home).collect(),
+        sequence: location.sequence,
+        issued_ms: location.issued_ms,
+        expires_ms: location.expires_ms,
     }
 }
 

@@ -86,7 +86,7 @@ impl<N: Node> Calls for Service<N> {
         let value = if get.content.is_empty() {
             let publisher = match get.publisher.is_empty() {
                 true => self.leaf.node_id(),
-                false => convert::node_id(&get.publisher)?,
+                false => convert::node_id("publisher", &get.publisher)?,
             };
             let consistency = match get.one {
                 true => Consistency::One,
@@ -195,6 +195,16 @@ impl<N: Node> Calls for Service<N> {
             .map(convert::provider)
             .collect();
         Ok(Response::new(pb::FindProvidersReply { providers }))
+    }
+
+    async fn locate(
+        &self,
+        request: Request<pb::LocateRequest>,
+    ) -> Result<Response<pb::LocateReply>, Status> {
+        let node = convert::node_id("node_id", &request.get_ref().node_id)?;
+        let found = self.leaf.locate(node).await.map_err(convert::error)?;
+        let location = found.map(convert::location);
+        Ok(Response::new(pb::LocateReply { location }))
     }
 
     type EventsStream = EventStream;

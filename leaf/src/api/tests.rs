@@ -11,7 +11,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use super::*;
-use crate::client::testing::{Mode, Net};
+use crate::client::testing::{Mode, Net, location};
 use crate::event::{Event, EventKind};
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -141,6 +141,30 @@ async fn values_items_and_providers_travel_through_the_api() {
         .into_inner()
         .providers;
     assert_eq!(found.len(), 1);
+}
+
+#[tokio::test]
+async fn a_location_travels_through_the_api() {
+    let mut api = start().await;
+    let peer = Identity::from_secret([5; 32]);
+    let node_id = peer.node_id().to_string();
+    let locate = pb::LocateRequest {
+        node_id: node_id.clone(),
+    };
+    let none = api.client.locate(locate.clone()).await.unwrap();
+    assert_eq!(none.into_inner().location, None);
+    api.net.store(&location(&peer, &[1, 99]));
+    let found = api.client.locate(locate).await.unwrap().into_inner();
+    let found = found.location.unwrap();
+    assert_eq!(found.node_id, node_id);
+    assert_eq!(found.homes[0].addrs, ["127.0.0.1:4477"]);
+    assert_eq!(found.homes[1].node_id, "63".repeat(32));
+    assert_eq!(found.homes[1].addrs, [""; 0]);
+    let wrong = pb::LocateRequest {
+        node_id: "me".into(),
+    };
+    let error = api.client.locate(wrong).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument, "{error}");
 }
 
 #[tokio::test]

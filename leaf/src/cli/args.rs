@@ -38,6 +38,8 @@ pub(super) enum Command {
     Unpublish(NameArgs),
     /// Finds items by words, word*, and filters such as size>1000
     Search(SearchArgs),
+    /// Shows which super-nodes a peer is homed at
+    Locate(LocateArgs),
     /// Shows role, homes, super-nodes and the criteria of candidacy
     Status(StatusArgs),
     /// Runs a whole overlay in one process and kills super-nodes
@@ -143,6 +145,15 @@ pub(super) struct SearchArgs {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct LocateArgs {
+    /// Whom to find
+    #[arg(value_name = "ID")]
+    pub(super) node_id: NodeId,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct StatusArgs {
     #[command(flatten)]
     pub(super) common: Common,
@@ -210,6 +221,7 @@ mod tests {
             &["leaf", "put", "a", "b", "--ttl", "30"],
             &["leaf", "get", "a", "--publisher", "me"],
             &["leaf", "search", "a", "--limit", "0"],
+            &["leaf", "locate", "me"],
             &["leaf", "publish"],
         ] {
             assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");

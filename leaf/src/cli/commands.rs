@@ -1,4 +1,5 @@
-//! The commands of one request: put, get, rm, unpublish, search, status.
+//! The commands of one request: put, get, rm, unpublish, search, locate,
+//! status.
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -8,11 +9,12 @@ use canopy_proto::leaf as pb;
 use canopy_proto::limits;
 use serde_json::{Value as Json, json};
 
-use super::args::{GetArgs, NameArgs, PutArgs, SearchArgs, StatusArgs};
+use super::args::{GetArgs, LocateArgs, NameArgs, PutArgs, SearchArgs, StatusArgs};
 use super::backend::Backend;
 use super::failure::{Failure, NOTHING};
 use super::human;
 use crate::client::Query;
+use crate::node::unix_ms;
 use canopy_supernode::cli::output::write_to;
 pub(super) use canopy_supernode::cli::output::{note, print, print_json};
 
@@ -149,6 +151,28 @@ pub(super) async fn search(args: SearchArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+pub(super) async fn locate(args: LocateArgs) -> Result<ExitCode, Failure> {
+    let node_id = args.node_id.to_string();
+    let mut backend = Backend::find(&args.common).await?;
+    let locate = pb::LocateRequest {
+        node_id: node_id.clone(),
+    };
+    let reply = backend.locate(locate).await;
+    backend.close().await;
+    match (reply?.location, args.common.json) {
+        (Some(location), true) => print_json(&location_json(&location)),
+        (Some(location), false) => print(&human::location(&location, unix_ms())),
+        (None, json) => {
+            if json {
+                print_json(&Json::Null)?;
+            }
+            Err(Failure::nothing(format!(
+                "nobody has heard of {node_id} in the last hour"
+            )))
+        }
+    }
+}
+
 pub(super) async fn status(args: StatusArgs) -> Result<ExitCode, Failure> {
     let mut backend = Backend::find(&args.common).await?;
     let reply = backend.status(pb::StatusRequest {}).await;
@@ -211,6 +235,19 @@ fn hit_json(hit: &pb::Hit) -> Json {
         "sequence": hit.sequence,
         "issued_ms": hit.issued_ms,
         "expires_ms": hit.expires_ms,
+    })
+}
+
+fn location_json(location: &pb::Location) -> Json {
+    json!({
+        "node_id": location.node_id,
+        "homes": location.homes.iter().map(|home| json!({
+            "node_id": home.node_id,
+            "addrs": home.addrs,
+        })).collect::<Vec<_>>(),
+        "sequence": location.sequence,
+        "issued_ms": location.issued_ms,
+        "expires_ms": location.expires_ms,
     })
 }
 

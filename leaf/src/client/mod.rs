@@ -6,6 +6,7 @@
 //! | `health` | remembers how fast and how well each super-node answers |
 //! | `write` | signs records and stores them, singly or in batches |
 //! | `read` | reads and searches, and checks whatever comes back |
+//! | `locate` | where a peer is found |
 //! | `query`, `item` | what people search for, and what they find |
 //!
 //! Nothing here decides who serves: it reads the placement snapshot anew for
@@ -16,6 +17,7 @@ mod checked;
 mod error;
 mod health;
 mod item;
+mod locate;
 mod query;
 mod read;
 mod stats;
@@ -38,6 +40,7 @@ use tokio::time::Instant;
 pub use blake3::Hash;
 pub use error::Error;
 pub use item::{Hit, Item, Page};
+pub use locate::{Located, Location};
 pub use query::{
     DEFAULT_LIMIT, MAX_FILTER, MAX_FILTERS, MAX_LIMIT, MAX_QUERY, MAX_QUERY_TERMS, Query,
     QueryError,

@@ -14,8 +14,9 @@ use canopy_proto::wire::record::Payload;
 use canopy_proto::wire::refusal::Code;
 use tokio::time::Instant;
 
-use super::testing::{Mode, NETWORK, NOW, Net};
+use super::testing::{Mode, NETWORK, NOW, Net, location};
 use super::*;
+use crate::node::Node;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -222,6 +223,47 @@ async fn a_lie_is_not_believed_and_the_next_owner_answers() {
         let value = get(&client).await.unwrap().unwrap();
         assert_eq!(value.data.as_ref(), b"hello");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_peer_itself_says_where_it_is() {
+    let (client, net, _) = six();
+    let (peer, stranger) = (
+        Identity::from_secret([5; 32]),
+        Identity::from_secret([8; 32]),
+    );
+    let locate = async || client.locate(peer.node_id(), |home| net.addrs(home)).await;
+    assert_eq!(locate().await, Ok(None));
+    net.store(&location(&peer, &[1, 99]));
+    let found = locate().await.unwrap().unwrap();
+    let homes: Vec<NodeId> = found.homes.iter().map(|home| home.node_id).collect();
+    assert_eq!(homes, [NodeId([1; 32]), NodeId([99; 32])]);
+    let known: Vec<usize> = found.homes.iter().map(|home| home.addrs.len()).collect();
+    assert_eq!(known, [1, 0]);
+
+    // Another's location, one that another signed, and a value of its own.
+    let mut forged = location(&stranger, &[66]).signed;
+    forged.signer = peer.node_id().to_bytes();
+    let value = value_record(&peer, "n", NOW).signed;
+    for lie in [location(&stranger, &[66]).signed, forged, value] {
+        let liar = keys::location(&peer.node_id());
+        let liar = net.placement().owners(&liar, R)[0];
+        net.set(liar, Mode::Lies(lie));
+        assert_eq!(locate().await, Ok(Some(found.clone())));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_location_that_ended_or_leads_nowhere_is_none() {
+    let (client, net, _) = six();
+    let peer = Identity::from_secret([5; 32]);
+    let locate = async || client.locate(peer.node_id(), |_| Vec::new()).await;
+    net.store(&location(&peer, &[]));
+    assert_eq!(locate().await, Ok(None));
+    net.store(&location(&peer, &[1]));
+    assert!(locate().await.unwrap().is_some());
+    net.forward(HOUR);
+    assert_eq!(locate().await, Ok(None));
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use canopy_core::keyspace::NodeId;
-use canopy_core::node::{Input, Measured, Output};
+use canopy_core::node::{Event, Input, Measured, Output};
 use canopy_proto::wire::CoreMessage;
 
 use super::{Command, Inner, PeerEvent, Permits};
@@ -82,6 +82,9 @@ impl Carrier {
             }
             Output::Event(event) => {
                 tracing::info!(?event, "peer.event");
+                if let Event::Homes(homes) = &event {
+                    self.inner.homes.send_replace(homes.clone());
+                }
                 let _ = self.inner.events.send(PeerEvent::Core(event));
             }
             Output::Save => return true,
