@@ -118,6 +118,10 @@ impl Leaf for Daemon {
         Err(Status::unimplemented("no command provides"))
     }
 
+    async fn unprovide(&self, _: Request<pb::UnprovideRequest>) -> Reply<pb::UnprovideReply> {
+        Err(Status::unimplemented("no command provides"))
+    }
+
     async fn find_providers(
         &self,
         _: Request<pb::FindProvidersRequest>,

@@ -17,8 +17,9 @@ pub(super) fn error(error: Error) -> Status {
         Error::NoSuperNode { .. } | Error::Unavailable { .. } => Status::unavailable(message),
         Error::Refused { code, .. } => match code {
             Code::Quota | Code::Busy => Status::resource_exhausted(message),
-            Code::Unavailable | Code::NotServing | Code::Deadline => Status::unavailable(message),
-            Code::Internal => Status::internal(message),
+            Code::Unavailable | Code::NotServing | Code::Deadline | Code::Internal => {
+                Status::unavailable(message)
+            }
             Code::Malformed => Status::invalid_argument(message),
             _ => Status::failed_precondition(message),
         },
@@ -26,6 +27,8 @@ pub(super) fn error(error: Error) -> Status {
             Status::invalid_argument(message)
         }
         Error::Superseded { .. } => Status::aborted(message),
+        Error::PublicationsFull { .. } => Status::resource_exhausted(message),
+        Error::Publications(_) => Status::internal(message),
     }
 }
 
@@ -177,6 +180,8 @@ pub(super) fn status(status: status::Status, stats: ClientStats) -> pb::StatusRe
             failed: stats.failed,
             hedged: stats.hedged,
             retried: stats.retried,
+            kept: stats.kept,
+            refreshed: stats.refreshed,
         }),
     }
 }

@@ -24,6 +24,13 @@ struct Running {
     channel: Channel,
 }
 
+impl Running {
+    async fn kept(&mut self) -> u64 {
+        let status = self.client.status(pb::StatusRequest {}).await.unwrap();
+        status.into_inner().requests.unwrap().kept
+    }
+}
+
 async fn start() -> Running {
     let identity = Identity::from_secret([9; 32]);
     let net = Net::new(&identity, 5);
@@ -86,8 +93,11 @@ async fn values_items_and_providers_travel_through_the_api() {
         (value.data, value.publisher),
         (b"hello".to_vec(), stored.publisher)
     );
-    let name = "n".into();
-    api.client.remove(pb::RemoveRequest { name }).await.unwrap();
+    let remove = pb::RemoveRequest {
+        name: "n".into(),
+        ..pb::RemoveRequest::default()
+    };
+    api.client.remove(remove).await.unwrap();
     assert_eq!(api.client.get(get).await.unwrap().into_inner().value, None);
 
     let item = |name: &str| pb::Item {
@@ -132,6 +142,7 @@ async fn values_items_and_providers_travel_through_the_api() {
         ttl_s: 0,
     };
     api.client.provide(provide).await.unwrap();
+    let find_content = content.clone();
     let find = pb::FindProvidersRequest { content, limit: 0 };
     let found = api
         .client
@@ -141,6 +152,45 @@ async fn values_items_and_providers_travel_through_the_api() {
         .into_inner()
         .providers;
     assert_eq!(found.len(), 1);
+    let content = find_content;
+    let unprovide = pb::UnprovideRequest {
+        content: content.clone(),
+    };
+    api.client.unprovide(unprovide).await.unwrap();
+    let find = pb::FindProvidersRequest { content, limit: 0 };
+    let found = api.client.find_providers(find).await.unwrap().into_inner();
+    assert_eq!(found.providers, []);
+}
+
+#[tokio::test]
+async fn what_has_no_lifetime_is_counted_as_kept_until_it_is_removed() {
+    let mut api = start().await;
+    let nameless = api.client.put(put("", b"x")).await.unwrap().into_inner();
+    api.client.put(put("n", b"x")).await.unwrap();
+    let short = pb::PutRequest {
+        ttl_s: 60,
+        ..put("short", b"x")
+    };
+    api.client.put(short).await.unwrap();
+    assert_eq!(api.kept().await, 2);
+    let remove = pb::RemoveRequest {
+        name: "n".into(),
+        ..pb::RemoveRequest::default()
+    };
+    api.client.remove(remove).await.unwrap();
+    assert_eq!(api.kept().await, 1);
+    let both = pb::RemoveRequest {
+        name: "n".into(),
+        content: nameless.content.clone(),
+    };
+    let error = api.client.remove(both).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+    let forget = pb::RemoveRequest {
+        content: nameless.content,
+        ..pb::RemoveRequest::default()
+    };
+    api.client.remove(forget).await.unwrap();
+    assert_eq!(api.kept().await, 0);
 }
 
 #[tokio::test]

@@ -85,7 +85,7 @@ pub(super) struct PutArgs {
     /// The value, at most 64 KiB; `-` reads standard input
     #[arg(allow_negative_numbers = true)]
     pub(super) value: String,
-    /// How long it lives, up to 30d [default: 7d]
+    /// How long it lives, up to 30d [default: while the daemon runs, and 3d after]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(super) ttl: Option<Duration>,
     #[command(flatten)]
@@ -122,7 +122,7 @@ pub(super) struct PublishArgs {
     /// Hidden and ignored files as well, except .git
     #[arg(long)]
     pub(super) all: bool,
-    /// How long the items live, up to 30d [default: 7d]
+    /// How long the items live, up to 30d [default: while the daemon runs, and 3d after]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(super) ttl: Option<Duration>,
     #[command(flatten)]

@@ -87,8 +87,11 @@ pub(super) async fn get(args: GetArgs) -> Result<ExitCode, Failure> {
 
 pub(super) async fn remove(args: NameArgs) -> Result<ExitCode, Failure> {
     let mut backend = Backend::find(&args.common).await?;
-    let name = args.name.clone();
-    let reply = backend.remove(pb::RemoveRequest { name }).await;
+    let remove = pb::RemoveRequest {
+        name: args.name.clone(),
+        ..pb::RemoveRequest::default()
+    };
+    let reply = backend.remove(remove).await;
     backend.close().await;
     let sequence = reply?.sequence;
     match args.common.json {
@@ -285,6 +288,8 @@ fn status_json(status: &pb::StatusReply) -> Json {
             "failed": stats.failed,
             "hedged": stats.hedged,
             "retried": stats.retried,
+            "kept": stats.kept,
+            "refreshed": stats.refreshed,
         },
     })
 }

@@ -70,6 +70,8 @@ pub(super) fn status(status: &pb::StatusReply) -> String {
             stats.ok, stats.failed, stats.hedged, stats.retried
         ),
     );
+    let published = format!("{} kept, {} refreshed", stats.kept, stats.refreshed);
+    line("published", published);
     line("super-nodes", status.super_node_count.to_string());
     section(&mut out, &homes(status));
     section(&mut out, &super_nodes(status));
@@ -236,6 +238,7 @@ up           1 h 1 min
 capacity     -
 leaves       0
 requests     0 ok, 0 failed, 0 hedged, 0 retried
+published    0 kept, 0 refreshed
 super-nodes  3
 
 HOME        ADDRESS         ROUND TRIP
