@@ -6,7 +6,7 @@
 //! is due; the records themselves are read when they are.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use canopy_core::record::Record;
 use canopy_proto::{Message, wire};
 use canopy_supernode::store::{Change, Done, Store, StoreError};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{OnceCell, oneshot};
 
 use super::error::Error;
 
@@ -38,7 +38,10 @@ const RETRY_MAX: Duration = Duration::from_secs(3600);
 /// The list. Thread-safe; no two of one directory at a time.
 #[derive(Debug)]
 pub(crate) struct Publications {
-    store: Store,
+    /// Absent until there is something to keep: most leaves only read.
+    store: OnceCell<Store>,
+    /// Where the store is made then.
+    path: PathBuf,
     /// Records of another network or publisher in the same directory are left
     /// alone.
     network: String,
@@ -66,20 +69,31 @@ struct Entry {
 }
 
 impl Publications {
-    /// Opens the list in directory `path`, and makes it where there is none.
-    /// Reads all of it: call it where that may block.
+    /// Reads the list in directory `path`; where there is none, it is made when
+    /// there is something to keep. Call it where that may block.
     pub(crate) fn open(path: &Path, network: &str, publisher: NodeId) -> Result<Self, StoreError> {
-        Self::load(Store::open(path)?, network, publisher, MAX_BYTES)
+        let store = match path.exists() {
+            true => Some(Store::open(path)?),
+            false => None,
+        };
+        let list = Self {
+            path: path.to_owned(),
+            ..Self::empty(store, network, publisher, MAX_BYTES)
+        };
+        list.load()?;
+        Ok(list)
     }
 
     /// A list that ends with this process.
     pub(crate) fn in_memory(network: &str, publisher: NodeId) -> Self {
-        Self::empty(Store::in_memory(), network, publisher, MAX_BYTES_IN_MEMORY)
+        let store = Some(Store::in_memory());
+        Self::empty(store, network, publisher, MAX_BYTES_IN_MEMORY)
     }
 
-    fn empty(store: Store, network: &str, publisher: NodeId, max_bytes: usize) -> Self {
+    fn empty(store: Option<Store>, network: &str, publisher: NodeId, max_bytes: usize) -> Self {
         Self {
-            store,
+            store: OnceCell::new_with(store),
+            path: PathBuf::new(),
             network: network.to_owned(),
             publisher,
             max_bytes,
@@ -87,25 +101,30 @@ impl Publications {
         }
     }
 
-    fn load(
-        store: Store,
-        network: &str,
-        publisher: NodeId,
-        max_bytes: usize,
-    ) -> Result<Self, StoreError> {
-        let list = Self::empty(store, network, publisher, max_bytes);
-        let mut entries = Entries::default();
-        list.store.scan(|place, bytes| {
+    fn load(&self) -> Result<(), StoreError> {
+        let Some(store) = self.store.get() else {
+            return Ok(());
+        };
+        let mut entries = self.entries.lock();
+        store.scan(|place, bytes| {
             let size = bytes.len();
             let Some(record) = decode(bytes) else {
                 return tracing::warn!(%place, "publications: a record cannot be read");
             };
-            if list.place(&record.id()) == place {
+            if self.place(&record.id()) == place {
                 entries.insert(record.id(), entry(&record, size));
             }
-        })?;
-        *list.entries.lock() = entries;
-        Ok(list)
+        })
+    }
+
+    /// Makes the store where there is none yet.
+    async fn make(&self) -> Result<&Store, StoreError> {
+        let open = async || {
+            let path = self.path.clone();
+            let opened = tokio::task::spawn_blocking(move || Store::open(&path)).await;
+            opened.unwrap_or(Err(StoreError::Closed))
+        };
+        self.store.get_or_try_init(open).await
     }
 
     /// Where a record is in the store: a directory may serve several networks
@@ -122,8 +141,11 @@ impl Publications {
 
     /// Whether records of these ids and encoded sizes can be taken in, and be
     /// written to disk.
-    pub(super) fn check_room(&self, records: &[(Key, usize)]) -> Result<(), Error> {
-        if let Some(error) = self.store.failure() {
+    pub(super) async fn check_room(&self, records: &[(Key, usize)]) -> Result<(), Error> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        if let Some(error) = self.make().await?.failure() {
             return Err(Error::Publications(error));
         }
         let entries = self.entries.lock();
@@ -166,6 +188,10 @@ impl Publications {
         records: &[Record],
         takes: impl Fn(Option<&Entry>, &Record) -> bool,
     ) -> Result<(), StoreError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let store = self.make().await?;
         let written = {
             let mut entries = self.entries.lock();
             let mut changes = Vec::new();
@@ -178,7 +204,7 @@ impl Publications {
                 entries.insert(id, entry(record, bytes.len()));
                 changes.push(Change::Put(self.place(&id), bytes));
             }
-            self.write(changes)
+            write(store, changes)
         };
         on_disk(written).await
     }
@@ -186,6 +212,9 @@ impl Publications {
     /// Forgets records: they end with their lifetime. True: one of them was
     /// kept.
     pub(super) async fn forget(&self, ids: &[Key]) -> Result<bool, StoreError> {
+        let Some(store) = self.store.get() else {
+            return Ok(false);
+        };
         let written = {
             let mut entries = self.entries.lock();
             let known = ids.iter().filter(|id| entries.remove(id));
@@ -193,20 +222,9 @@ impl Publications {
             if changes.is_empty() {
                 return Ok(false);
             }
-            self.write(changes)
+            write(store, changes)
         };
         on_disk(written).await.map(|()| true)
-    }
-
-    fn write(&self, changes: Vec<Change>) -> oneshot::Receiver<Result<(), StoreError>> {
-        let (tell, written) = oneshot::channel();
-        // The caller may have stopped waiting.
-        let done: Done = Box::new(move |result| drop(tell.send(result)));
-        match changes.is_empty() {
-            true => done(Ok(())),
-            false => self.store.write(changes, done),
-        }
-        written
     }
 
     /// The record with this id, where it is kept.
@@ -214,7 +232,7 @@ impl Publications {
         if !self.entries.lock().by_id.contains_key(id) {
             return None;
         }
-        match self.store.get(&self.place(id)) {
+        match self.store.get()?.get(&self.place(id)) {
             Ok(bytes) => decode(bytes?),
             Err(error) => {
                 tracing::error!(%error, "publications: a record cannot be read");
@@ -305,11 +323,24 @@ fn decode(bytes: Bytes) -> Option<Record> {
 impl Publications {
     /// In memory, with less room.
     pub(super) fn bounded(network: &str, publisher: NodeId, max_bytes: usize) -> Self {
-        Self::empty(Store::in_memory(), network, publisher, max_bytes)
+        Self::empty(Some(Store::in_memory()), network, publisher, max_bytes)
     }
 }
 
-async fn on_disk(written: oneshot::Receiver<Result<(), StoreError>>) -> Result<(), StoreError> {
+type Written = oneshot::Receiver<Result<(), StoreError>>;
+
+fn write(store: &Store, changes: Vec<Change>) -> Written {
+    let (tell, written) = oneshot::channel();
+    // The caller may have stopped waiting.
+    let done: Done = Box::new(move |result| drop(tell.send(result)));
+    match changes.is_empty() {
+        true => done(Ok(())),
+        false => store.write(changes, done),
+    }
+    written
+}
+
+async fn on_disk(written: Written) -> Result<(), StoreError> {
     written.await.unwrap_or(Err(StoreError::Closed))
 }
 

@@ -27,7 +27,6 @@ use super::draft::{Draft, PROVIDER_TTL, VALUE_TTL, provider};
 use super::error::{Error, is_verdict};
 use super::health::Class;
 use super::item::Item;
-use super::publications::Publications;
 use super::query::{MAX_LIMIT, MAX_QUERY_TERMS, Query};
 
 /// Most bytes of records in one request; well under the frame limit, and small
@@ -257,44 +256,37 @@ impl<C: Calls> Client<C> {
         results.pop().unwrap_or(Err(unanswered()))
     }
 
-    /// Stores each draft, and keeps published what is to be kept; one result
-    /// each, in order.
+    /// Stores each draft, and notes what is to be refreshed from now on, and
+    /// what no more; one result each, in order.
     async fn store(&self, drafts: Vec<Draft>) -> Vec<Result<Stored, Error>> {
         let Some(publications) = &self.inner.publications else {
             return self.send_all(&drafts).await.results;
         };
-        if let Err(error) = self.make_ready(publications, &drafts).await {
+        let me = self.node_id();
+        let keep = drafts.iter().filter(|draft| draft.keep);
+        let sizes = keep.map(|draft| {
+            let size = draft.payload.encoded_len() + ENVELOPE;
+            (id_of(&me, &draft.payload), size)
+        });
+        if let Err(error) = publications.check_room(&sizes.collect::<Vec<_>>()).await {
             return vec![Err(error); drafts.len()];
         }
-        let Outcome {
-            mut results,
-            written,
-            ..
-        } = self.send_all(&drafts).await;
-        let kept = written.into_iter().filter(|(index, _)| drafts[*index].keep);
-        let (places, records): (Vec<usize>, Vec<Record>) = kept.unzip();
-        if let Err(error) = publications.remember(&records).await {
-            for index in places {
-                results[index] = Err(error.clone().into());
+        let mut outcome = self.send_all(&drafts).await;
+        let written = outcome.written.into_iter();
+        let (keep, end): (Vec<_>, Vec<_>) = written.partition(|(index, _)| drafts[*index].keep);
+        let (kept, records): (Vec<usize>, Vec<Record>) = keep.into_iter().unzip();
+        let end = end.into_iter().map(|(index, record)| (index, record.id()));
+        let (ended, ids): (Vec<usize>, Vec<Key>) = end.unzip();
+        let remembered = publications.remember(&records).await;
+        let forgotten = publications.forget(&ids).await;
+        for (places, noted) in [(kept, remembered), (ended, forgotten.map(drop))] {
+            if let Err(error) = noted {
+                places.into_iter().for_each(|index| {
+                    outcome.results[index] = Err(error.clone().into());
+                });
             }
         }
-        results
-    }
-
-    /// Before anything is sent: what is removed, or shall end, is refreshed no
-    /// more, and there is room to remember the rest.
-    async fn make_ready(&self, list: &Publications, drafts: &[Draft]) -> Result<(), Error> {
-        let me = self.node_id();
-        let id = |draft: &Draft| id_of(&me, &draft.payload);
-        let (keep, end): (Vec<&Draft>, Vec<&Draft>) = drafts.iter().partition(|draft| draft.keep);
-        let size = |draft: &Draft| draft.payload.encoded_len() + ENVELOPE;
-        let keep: Vec<(Key, usize)> = keep.into_iter().map(|d| (id(d), size(d))).collect();
-        if !keep.is_empty() {
-            list.check_room(&keep)?;
-        }
-        let end: Vec<Key> = end.into_iter().map(id).collect();
-        list.forget(&end).await?;
-        Ok(())
+        outcome.results
     }
 
     /// Sends each draft until it is stored, refused or given up.

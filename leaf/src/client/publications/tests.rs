@@ -45,6 +45,34 @@ async fn what_was_acknowledged_is_there_after_a_power_cut() {
     assert_eq!(list.get(&value("b", 0).id()), None);
 }
 
+#[tokio::test]
+async fn a_leaf_that_only_reads_keeps_nothing_on_disk() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path().join("publications");
+    let list = open(&path);
+    assert_eq!(list.get(&value("a", 0).id()), None);
+    assert_eq!(list.forget(&[value("a", 0).id()]).await, Ok(false));
+    assert!(!path.exists());
+    // Several at once make it once.
+    let (a, b) = (value("a", NOW), value("b", NOW));
+    let (a, b) = ([a], [b]);
+    let (first, second) = tokio::join!(list.remember(&a), list.remember(&b));
+    assert_eq!((first, second, list.count()), (Ok(()), Ok(()), 2));
+    drop(list);
+    assert_eq!(open(&path).count(), 2);
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_made_stops_the_write_that_needs_it() {
+    let base = tempfile::tempdir().unwrap();
+    let file = base.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let list = open(&file.join("publications"));
+    let error = list.check_room(&[(value("a", NOW).id(), 100)]).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, Error::Publications(_)), "{error}");
+}
+
 fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

@@ -91,6 +91,22 @@ async fn a_lifetime_given_later_is_honoured() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_that_failed_changes_nothing() {
+    let net = Net::new(&me(), 6);
+    let client = keeping(&net);
+    client.put("n", bytes("a"), None).await.unwrap();
+    net.set_all(&Mode::Gone);
+    client.remove("n").await.unwrap_err();
+    client.put("n", bytes("b"), Some(HOUR)).await.unwrap_err();
+    client.put("m", bytes("c"), None).await.unwrap_err();
+    net.set_all(&Mode::Well(Duration::ZERO));
+    assert_eq!(client.stats().kept, 1);
+    sleep(VALUE_TTL * 2).await;
+    assert_eq!(get(&client, "n").await, Some(bytes("a")));
+    assert_eq!(get(&client, "m").await, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_later_write_of_another_device_is_never_replaced() {
     let net = Net::new(&me(), 6);
     let client = keeping(&net);
