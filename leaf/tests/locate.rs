@@ -69,3 +69,29 @@ async fn peers_are_found_at_their_homes_wherever_those_go() {
         within(host.close()).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_super_node_that_steps_down_is_found_at_its_homes() {
+    let operator = Identity::from_secret([1; 32]);
+    let first = host(&operator, 11, &[], false).await;
+    let second = host(&operator, 12, &[&first], false).await;
+    let third = host(&operator, 13, &[&first], false).await;
+    let leaf = leaf(&first, &operator).await;
+    let homes = async |of: NodeId| {
+        let location = leaf.locate(of).await.ok()??;
+        let homes = location.homes.iter().map(|home| home.node_id);
+        Some(homes.collect::<BTreeSet<NodeId>>())
+    };
+    let found_at = async |expected: BTreeSet<NodeId>| {
+        let node = third.node_id();
+        let right = async || homes(node).await.filter(|homes| *homes == expected);
+        until(right).await;
+    };
+    found_at(BTreeSet::from([third.node_id()])).await;
+    third.peer().step_down();
+    found_at(BTreeSet::from([first.node_id(), second.node_id()])).await;
+    within(leaf.close()).await;
+    for host in [&first, &second, &third] {
+        within(host.close()).await;
+    }
+}

@@ -142,8 +142,10 @@ async fn values_items_and_providers_travel_through_the_api() {
         ttl_s: 0,
     };
     api.client.provide(provide).await.unwrap();
-    let find_content = content.clone();
-    let find = pb::FindProvidersRequest { content, limit: 0 };
+    let find = pb::FindProvidersRequest {
+        content: content.clone(),
+        limit: 0,
+    };
     let found = api
         .client
         .find_providers(find)
@@ -152,7 +154,6 @@ async fn values_items_and_providers_travel_through_the_api() {
         .into_inner()
         .providers;
     assert_eq!(found.len(), 1);
-    let content = find_content;
     let unprovide = pb::UnprovideRequest {
         content: content.clone(),
     };

@@ -232,7 +232,7 @@ impl Peer {
     }
 
     /// The super-nodes that this peer leans on as a leaf, first slot first, and
-    /// every change of them.
+    /// every change of them; none while it is a super-node itself.
     pub fn homes(&self) -> watch::Receiver<Vec<NodeId>> {
         self.inner.homes.subscribe()
     }
