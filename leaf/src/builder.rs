@@ -9,10 +9,12 @@ use canopy_core::identity::Identity;
 use canopy_core::keyspace::NodeId;
 use canopy_proto::wire::SignedMandate;
 use canopy_supernode::host::{Host, Plan, Setup};
+use canopy_supernode::store::StoreError;
 use parking_lot::Mutex;
 
 pub use canopy_supernode::host::StartError;
 
+use crate::client::publications::Publications;
 use crate::client::{Client, DEFAULT_TIMEOUT};
 use crate::data_dir::DataDir;
 use crate::event::Events;
@@ -125,6 +127,14 @@ impl Builder {
         self
     }
 
+    /// Whether this peer is gone again in a moment, e.g. that of one command.
+    /// Then it does not publish where it is found, and nothing that it writes is
+    /// refreshed.
+    pub fn visit(mut self, visits: bool) -> Self {
+        self.setup.visit = visits;
+        self
+    }
+
     /// How long a request may take; 10 s by default.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -161,13 +171,40 @@ impl Builder {
     ) -> Result<Leaf<N>, StartError> {
         let timeout = self.timeout.unwrap_or(DEFAULT_TIMEOUT);
         let mut plan = self.setup.plan().await?;
+        let publications = publications(&plan).await?;
         let node = plan.open(open).await?;
         if let Some(data_dir) = &plan.data_dir {
             data_dir.remember_port(node.status().listen.port())?;
         }
-        let client = Client::new(node.clone(), plan.identity, timeout);
+        let (calls, identity) = (node.clone(), plan.identity);
+        let client = match publications {
+            Some(list) => Client::keeping(calls, identity, timeout, list),
+            None => Client::new(calls, identity, timeout),
+        };
         Ok(Leaf::new(node, client, plan.data_dir))
     }
+}
+
+/// What the leaf keeps published, on disk where it has a directory.
+async fn publications(plan: &Plan) -> Result<Option<Publications>, StartError> {
+    let (network, me) = (plan.network.clone(), plan.identity.node_id());
+    if plan.visit {
+        return Ok(None);
+    }
+    let Some(data_dir) = &plan.data_dir else {
+        return Ok(Some(Publications::in_memory(&network, me)));
+    };
+    let path = data_dir.path().join("publications");
+    let open = move || Publications::open(&path, &network, me);
+    let opened = tokio::task::spawn_blocking(open).await;
+    let opened = opened.map_err(|error| StartError::Peer(error.to_string()))?;
+    opened.map(Some).map_err(|error| match error {
+        StoreError::Corrupt { path, reason } => StartError::Peer(format!(
+            "the list of what this leaf keeps published, {}, is damaged ({reason}); restore it, or move it away, start again and publish again",
+            path.display()
+        )),
+        error => StartError::Peer(error.to_string()),
+    })
 }
 
 impl Leaf<PeerNode> {

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use canopy_core::keyspace::NodeId;
 
 use crate::client::{
-    Client, ClientStats, Consistency, Error, Hash, Item, PROVIDER_TTL, Page, Provider, Query,
-    Stored, VALUE_TTL, Value,
+    Client, ClientStats, Consistency, Error, Hash, Item, Location, Page, Provider, Query, Stored,
+    Value,
 };
 use crate::data_dir::DataDir;
 use crate::event::Events;
@@ -78,10 +78,16 @@ impl<N: Node> Leaf<N> {
         &self.client
     }
 
-    /// Writes `data`, at most 64 KiB, under (this peer, `name`) for
-    /// [`VALUE_TTL`]. Returns when two of three owners have it on disk.
+    /// Writes `data`, at most 64 KiB, under (this peer, `name`). Returns when two
+    /// of three owners have it on disk.
+    ///
+    /// Like all that is written through this handle, it is kept published: it
+    /// lives for [`VALUE_TTL`](crate::client::VALUE_TTL), and is refreshed before
+    /// that ends for as long as this leaf runs; with a data directory, also after
+    /// a restart. [`Leaf::client`] writes for a lifetime of your choice, which is
+    /// not refreshed.
     pub async fn put(&self, name: &str, data: impl Into<Bytes>) -> Result<Stored, Error> {
-        self.client.put(name, data.into(), VALUE_TTL).await
+        self.client.put(name, data.into(), None).await
     }
 
     /// Reads this peer's value `name`; `None`: there is none.
@@ -101,8 +107,14 @@ impl<N: Node> Leaf<N> {
 
     /// Writes `data`, at most 64 KiB, under its own BLAKE3 hash.
     pub async fn put_content(&self, data: impl Into<Bytes>) -> Result<Hash, Error> {
-        let (hash, _) = self.client.put_content(data.into(), VALUE_TTL).await?;
+        let (hash, _) = self.client.put_content(data.into(), None).await?;
         Ok(hash)
+    }
+
+    /// Refreshes the value under this hash no more: it ends with its lifetime,
+    /// unless others keep it. False: this leaf does not keep it published.
+    pub async fn forget_content(&self, hash: Hash) -> Result<bool, Error> {
+        self.client.forget_content(hash).await
     }
 
     /// Reads a value by the BLAKE3 hash of its data; `None`: there is none.
@@ -110,14 +122,14 @@ impl<N: Node> Leaf<N> {
         self.client.get_content(hash).await
     }
 
-    /// Makes an item searchable for [`VALUE_TTL`]; replaces one of this name.
+    /// Makes an item searchable; replaces one of this name.
     pub async fn publish(&self, item: &Item) -> Result<Stored, Error> {
-        self.client.publish(item, VALUE_TTL).await
+        self.client.publish(item, None).await
     }
 
     /// Makes many items searchable, in batches; one result each, in order.
     pub async fn publish_all(&self, items: &[Item]) -> Vec<Result<Stored, Error>> {
-        self.client.publish_all(items, VALUE_TTL).await
+        self.client.publish_all(items, None).await
     }
 
     /// Takes this peer's item `name` out of the index; false: there is none.
@@ -130,10 +142,15 @@ impl<N: Node> Leaf<N> {
         self.client.search(query).await
     }
 
-    /// Announces for [`PROVIDER_TTL`] that this peer has a content of `size`
-    /// bytes.
+    /// Announces that this peer has a content of `size` bytes, until
+    /// [`Leaf::unprovide`].
     pub async fn provide(&self, content: Hash, size: u64) -> Result<Stored, Error> {
-        self.client.provide(content, size, PROVIDER_TTL).await
+        self.client.provide(content, size, None).await
+    }
+
+    /// Takes back that this peer has a content, whether it said so or not.
+    pub async fn unprovide(&self, content: Hash) -> Result<Stored, Error> {
+        self.client.unprovide(content).await
     }
 
     /// Who has a content; at most 100, latest announcement first.
@@ -141,6 +158,12 @@ impl<N: Node> Leaf<N> {
         self.client
             .find_providers(content, crate::client::MAX_LIMIT)
             .await
+    }
+
+    /// Where the peer `node` is found: the super-nodes it is homed at. `None`:
+    /// it published none, said goodbye, or has not been there for an hour.
+    pub async fn locate(&self, node: NodeId) -> Result<Option<Location>, Error> {
+        self.client.locate(node, |home| self.node.addrs(home)).await
     }
 
     /// How this leaf fares, now.
@@ -161,6 +184,7 @@ impl<N: Node> Leaf<N> {
     /// Lays down the role, hands over, says goodbye and frees the port. Other
     /// handles of this leaf fail from then on. Bounded by half a minute.
     pub async fn close(&self) {
+        self.client.stop_refreshing();
         let limit = Duration::from_secs(30);
         if tokio::time::timeout(limit, self.node.close())
             .await

@@ -44,8 +44,8 @@ pub use canopy_core::identity::Identity;
 pub use canopy_core::keyspace::NodeId;
 pub use canopy_supernode::{data_dir, event, settings, status};
 pub use client::{
-    ClientStats, Consistency, Error, Hash, Hit, Item, Page, Provider, Query, QueryError, Stored,
-    Value,
+    ClientStats, Consistency, Error, Hash, Hit, Item, Located, Location, Page, Provider, Query,
+    QueryError, Stored, Value,
 };
 pub use data_dir::DataDir;
 pub use event::{Event, EventKind, Events};

@@ -1,7 +1,9 @@
 //! The boundary to the peer that a leaf stands on: all that the SDK asks of it.
 
 use std::future::Future;
+use std::net::SocketAddr;
 
+use canopy_core::keyspace::NodeId;
 use canopy_overlay::calls::Calls;
 use tokio::sync::broadcast;
 
@@ -18,6 +20,10 @@ use crate::status::Status;
 pub trait Node: Calls {
     /// How the peer fares, now. Must not wait.
     fn status(&self) -> Status;
+
+    /// Where a super-node is reached; empty where this peer does not know it.
+    /// Must not wait.
+    fn addrs(&self, node: &NodeId) -> Vec<SocketAddr>;
 
     /// A reader of events from now on, over a channel of
     /// [`BACKLOG`](crate::event::BACKLOG).

@@ -1,5 +1,8 @@
 //! The peer of a leaf that runs for real.
 
+use std::net::SocketAddr;
+
+use canopy_core::keyspace::NodeId;
 use canopy_supernode::event::Event;
 use canopy_supernode::status::Status;
 use tokio::sync::broadcast;
@@ -11,6 +14,10 @@ use crate::node::Node;
 impl Node for PeerNode {
     fn status(&self) -> Status {
         self.status()
+    }
+
+    fn addrs(&self, node: &NodeId) -> Vec<SocketAddr> {
+        self.addrs(node)
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

@@ -119,11 +119,30 @@ impl Leaf for Daemon {
         Err(Status::unimplemented("no command provides"))
     }
 
+    async fn unprovide(&self, _: Request<pb::UnprovideRequest>) -> Reply<pb::UnprovideReply> {
+        Err(Status::unimplemented("no command provides"))
+    }
+
     async fn find_providers(
         &self,
         _: Request<pb::FindProvidersRequest>,
     ) -> Reply<pb::FindProvidersReply> {
         Err(Status::unimplemented("no command finds providers"))
+    }
+
+    async fn locate(&self, request: Request<pb::LocateRequest>) -> Reply<pb::LocateReply> {
+        let node_id = request.into_inner().node_id;
+        let home = pb::Located {
+            node_id: "cd".repeat(32),
+            addrs: vec!["192.0.2.1:4477".into()],
+        };
+        let location = (node_id == id()).then(|| pb::Location {
+            node_id,
+            homes: vec![home],
+            sequence: 9,
+            ..pb::Location::default()
+        });
+        Ok(Response::new(pb::LocateReply { location }))
     }
 
     type EventsStream = Pin<Box<dyn Stream<Item = Result<pb::Event, Status>> + Send>>;
@@ -270,6 +289,21 @@ fn a_folder_is_published_and_found() {
 
     printed(&daemon.leaf(&["unpublish", "docs/panda.txt"]), 0);
     printed(&daemon.leaf(&["unpublish", "docs/panda.txt"]), 1);
+}
+
+#[test]
+fn a_peer_is_located_or_the_exit_is_1() {
+    let daemon = start();
+    let table = printed(&daemon.leaf(&["locate", &id()]), 0);
+    assert!(table.contains("cdcdcdcdcd  192.0.2.1:4477"), "{table}");
+    let found = json(&daemon.leaf(&["locate", &id(), "--json"]));
+    let home = serde_json::json!({ "node_id": "cd".repeat(32), "addrs": ["192.0.2.1:4477"] });
+    assert_eq!((&found["homes"][0], &found["sequence"]), (&home, &9.into()));
+    let stranger = "ef".repeat(32);
+    printed(&daemon.leaf(&["locate", &stranger]), 1);
+    let none = daemon.leaf(&["locate", &stranger, "--json"]);
+    assert_eq!(printed(&none, 1), "null\n");
+    printed(&daemon.leaf(&["locate", "me"]), 2);
 }
 
 #[test]

@@ -1,58 +1,20 @@
 //! A network with an operator: one designated host, and leaves that use it.
 
-use std::time::Duration;
+mod common;
 
 use canopy_core::election::mandate::seats_for;
 use canopy_leaf::event::{Event, EventKind};
-use canopy_leaf::settings::{Bandwidth, Preset, Settings, Stand};
-use canopy_leaf::{Identity, Item, Leaf, NodeId, PeerAddr, Query};
+use canopy_leaf::settings::{Settings, Stand};
+use canopy_leaf::{Identity, Item, NodeId, Query};
 use canopy_overlay::calls::Calls;
 use canopy_supernode::designation::{Designation, Terms};
 use canopy_supernode::host::{Host, Setup};
+use common::{UPLINK, leaf, within};
 use tokio::sync::broadcast;
 
-const BOUND: Duration = Duration::from_secs(30);
-const UPLINK: u64 = 20_000_000;
-
-async fn within<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(BOUND, what).await.expect("in time")
-}
-
-/// A host designated by the operator of this secret, on a port of its own.
+/// The one host of a network.
 async fn host(operator: &Identity, process_cpu: bool) -> Host {
-    let identity = Identity::from_secret([9; 32]);
-    let terms = Terms {
-        network: "canopy".into(),
-        node: identity.node_id(),
-        capacity_bps: UPLINK,
-        days: 1,
-        zone: String::new(),
-    };
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let now_ms = now.expect("after 1970").as_millis() as u64;
-    let designation = Designation::sign(operator, &terms, None, now_ms).expect("valid");
-    let setup = Setup {
-        settings: Settings {
-            operator: Some(operator.node_id()),
-            preset: Some(Preset::Local),
-            uplink: Some(Bandwidth(UPLINK)),
-            ..Settings::default()
-        },
-        identity: Some(identity),
-        designation: Some(designation.signed().clone()),
-        process_cpu,
-        ..Setup::default()
-    };
-    let plan = setup.plan().await.expect("valid");
-    Host::start(plan).await.expect("loopback has free ports")
-}
-
-async fn leaf(host: &Host, operator: &Identity) -> Leaf {
-    let addr = host.peer().local_addr().expect("bound");
-    let peer: PeerAddr = addr.to_string().parse().expect("an address");
-    let builder = Leaf::builder().peer(peer).stand(Stand::Never);
-    let builder = builder.operator(operator.node_id());
-    builder.start().await.expect("it starts")
+    common::host(operator, 9, &[], process_cpu).await
 }
 
 /// A peer that joins by `host`, and all that happens to it.

@@ -5,7 +5,9 @@ use canopy_proto::leaf as pb;
 use canopy_proto::wire::refusal::Code;
 use tonic::Status;
 
-use crate::client::{ClientStats, Error, Hash, Hit, Item, Page, Provider, Stored, Value};
+use crate::client::{
+    ClientStats, Error, Hash, Hit, Item, Located, Location, Page, Provider, Stored, Value,
+};
 use crate::status;
 
 /// The gRPC code that tells a program what to do; the message tells a person.
@@ -15,8 +17,9 @@ pub(super) fn error(error: Error) -> Status {
         Error::NoSuperNode { .. } | Error::Unavailable { .. } => Status::unavailable(message),
         Error::Refused { code, .. } => match code {
             Code::Quota | Code::Busy => Status::resource_exhausted(message),
-            Code::Unavailable | Code::NotServing | Code::Deadline => Status::unavailable(message),
-            Code::Internal => Status::internal(message),
+            Code::Unavailable | Code::NotServing | Code::Deadline | Code::Internal => {
+                Status::unavailable(message)
+            }
             Code::Malformed => Status::invalid_argument(message),
             _ => Status::failed_precondition(message),
         },
@@ -24,12 +27,14 @@ pub(super) fn error(error: Error) -> Status {
             Status::invalid_argument(message)
         }
         Error::Superseded { .. } => Status::aborted(message),
+        Error::PublicationsFull { .. } => Status::resource_exhausted(message),
+        Error::Publications(_) => Status::internal(message),
     }
 }
 
-pub(super) fn node_id(text: &str) -> Result<NodeId, Status> {
+pub(super) fn node_id(field: &str, text: &str) -> Result<NodeId, Status> {
     text.parse()
-        .map_err(|error| Status::invalid_argument(format!("publisher: {error}")))
+        .map_err(|error| Status::invalid_argument(format!("{field}: {error}")))
 }
 
 pub(super) fn hash(text: &str) -> Result<Hash, Status> {
@@ -125,6 +130,20 @@ pub(super) fn provider(provider: Provider) -> pb::Provider {
     }
 }
 
+pub(super) fn location(location: Location) -> pb::Location {
+    let home = |home: Located| pb::Located {
+        node_id: home.node_id.to_string(),
+        addrs: home.addrs.iter().map(ToString::to_string).collect(),
+    };
+    pb::Location {
+        node_id: location.node_id.to_string(),
+        homes: location.homes.into_iter().map(home).collect(),
+        sequence: location.sequence,
+        issued_ms: location.issued_ms,
+        expires_ms: location.expires_ms,
+    }
+}
+
 pub(super) fn status(status: status::Status, stats: ClientStats) -> pb::StatusReply {
     let home = |home: status::Home| pb::Home {
         node_id: home.node_id.to_string(),
@@ -161,6 +180,8 @@ pub(super) fn status(status: status::Status, stats: ClientStats) -> pb::StatusRe
             failed: stats.failed,
             hedged: stats.hedged,
             retried: stats.retried,
+            kept: stats.kept,
+            refreshed: stats.refreshed,
         }),
     }
 }

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert;
 use super::events;
-use crate::client::{Consistency, DEFAULT_LIMIT, PROVIDER_TTL, Query, VALUE_TTL};
+use crate::client::{Consistency, DEFAULT_LIMIT, Query};
 use crate::leaf::Leaf;
 use crate::node::Node;
 
@@ -35,11 +35,9 @@ impl<N: Node> Service<N> {
     }
 }
 
-fn ttl(seconds: u32, default: Duration) -> Duration {
-    match seconds {
-        0 => default,
-        seconds => Duration::from_secs(seconds.into()),
-    }
+/// A chosen lifetime; 0: none was chosen.
+fn ttl(seconds: u32) -> Option<Duration> {
+    (seconds > 0).then(|| Duration::from_secs(seconds.into()))
 }
 
 fn limit(limit: u32) -> u32 {
@@ -61,7 +59,7 @@ impl<N: Node> Calls for Service<N> {
         request: Request<pb::PutRequest>,
     ) -> Result<Response<pb::PutReply>, Status> {
         let put = request.into_inner();
-        let (client, ttl) = (self.leaf.client(), ttl(put.ttl_s, VALUE_TTL));
+        let (client, ttl) = (self.leaf.client(), ttl(put.ttl_s));
         let content = blake3::hash(&put.data);
         let stored = match put.name.is_empty() {
             true => client
@@ -86,7 +84,7 @@ impl<N: Node> Calls for Service<N> {
         let value = if get.content.is_empty() {
             let publisher = match get.publisher.is_empty() {
                 true => self.leaf.node_id(),
-                false => convert::node_id(&get.publisher)?,
+                false => convert::node_id("publisher", &get.publisher)?,
             };
             let consistency = match get.one {
                 true => Consistency::One,
@@ -107,9 +105,20 @@ impl<N: Node> Calls for Service<N> {
         &self,
         request: Request<pb::RemoveRequest>,
     ) -> Result<Response<pb::RemoveReply>, Status> {
-        let stored = self.leaf.remove(&request.get_ref().name).await;
-        let sequence = stored.map_err(convert::error)?.sequence;
-        Ok(Response::new(pb::RemoveReply { sequence }))
+        let remove = request.into_inner();
+        if remove.content.is_empty() {
+            let stored = self.leaf.remove(&remove.name).await;
+            let sequence = stored.map_err(convert::error)?.sequence;
+            return Ok(Response::new(pb::RemoveReply { sequence }));
+        }
+        if !remove.name.is_empty() {
+            let why = "give either a name or a content hash";
+            return Err(Status::invalid_argument(why));
+        }
+        let content = convert::hash(&remove.content)?;
+        let forgotten = self.leaf.forget_content(content).await;
+        forgotten.map_err(convert::error)?;
+        Ok(Response::new(pb::RemoveReply { sequence: 0 }))
     }
 
     async fn publish(
@@ -135,9 +144,7 @@ impl<N: Node> Calls for Service<N> {
             }
         }
         let client = self.leaf.client();
-        let results = client
-            .publish_all(&items, ttl(publish.ttl_s, VALUE_TTL))
-            .await;
+        let results = client.publish_all(&items, ttl(publish.ttl_s)).await;
         for (place, result) in places.into_iter().zip(results) {
             outcomes[place] = convert::outcome(result.map_err(convert::error));
         }
@@ -172,10 +179,21 @@ impl<N: Node> Calls for Service<N> {
     ) -> Result<Response<pb::ProvideReply>, Status> {
         let provide = request.into_inner();
         let content = convert::hash(&provide.content)?;
-        let ttl = ttl(provide.ttl_s, PROVIDER_TTL);
-        let stored = self.leaf.client().provide(content, provide.size, ttl).await;
+        let client = self.leaf.client();
+        let stored = client.provide(content, provide.size, ttl(provide.ttl_s));
+        let stored = stored.await;
         let sequence = stored.map_err(convert::error)?.sequence;
         Ok(Response::new(pb::ProvideReply { sequence }))
+    }
+
+    async fn unprovide(
+        &self,
+        request: Request<pb::UnprovideRequest>,
+    ) -> Result<Response<pb::UnprovideReply>, Status> {
+        let content = convert::hash(&request.get_ref().content)?;
+        let stored = self.leaf.unprovide(content).await;
+        let sequence = stored.map_err(convert::error)?.sequence;
+        Ok(Response::new(pb::UnprovideReply { sequence }))
     }
 
     async fn find_providers(
@@ -195,6 +213,16 @@ impl<N: Node> Calls for Service<N> {
             .map(convert::provider)
             .collect();
         Ok(Response::new(pb::FindProvidersReply { providers }))
+    }
+
+    async fn locate(
+        &self,
+        request: Request<pb::LocateRequest>,
+    ) -> Result<Response<pb::LocateReply>, Status> {
+        let node = convert::node_id("node_id", &request.get_ref().node_id)?;
+        let found = self.leaf.locate(node).await.map_err(convert::error)?;
+        let location = found.map(convert::location);
+        Ok(Response::new(pb::LocateReply { location }))
     }
 
     type EventsStream = EventStream;

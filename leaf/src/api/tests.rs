@@ -11,7 +11,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use super::*;
-use crate::client::testing::{Mode, Net};
+use crate::client::testing::{Mode, Net, location};
 use crate::event::{Event, EventKind};
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -22,6 +22,13 @@ struct Running {
     close: oneshot::Sender<()>,
     task: JoinHandle<Result<(), ApiError>>,
     channel: Channel,
+}
+
+impl Running {
+    async fn kept(&mut self) -> u64 {
+        let status = self.client.status(pb::StatusRequest {}).await.unwrap();
+        status.into_inner().requests.unwrap().kept
+    }
 }
 
 async fn start() -> Running {
@@ -86,8 +93,11 @@ async fn values_items_and_providers_travel_through_the_api() {
         (value.data, value.publisher),
         (b"hello".to_vec(), stored.publisher)
     );
-    let name = "n".into();
-    api.client.remove(pb::RemoveRequest { name }).await.unwrap();
+    let remove = pb::RemoveRequest {
+        name: "n".into(),
+        ..pb::RemoveRequest::default()
+    };
+    api.client.remove(remove).await.unwrap();
     assert_eq!(api.client.get(get).await.unwrap().into_inner().value, None);
 
     let item = |name: &str| pb::Item {
@@ -132,7 +142,10 @@ async fn values_items_and_providers_travel_through_the_api() {
         ttl_s: 0,
     };
     api.client.provide(provide).await.unwrap();
-    let find = pb::FindProvidersRequest { content, limit: 0 };
+    let find = pb::FindProvidersRequest {
+        content: content.clone(),
+        limit: 0,
+    };
     let found = api
         .client
         .find_providers(find)
@@ -141,6 +154,68 @@ async fn values_items_and_providers_travel_through_the_api() {
         .into_inner()
         .providers;
     assert_eq!(found.len(), 1);
+    let unprovide = pb::UnprovideRequest {
+        content: content.clone(),
+    };
+    api.client.unprovide(unprovide).await.unwrap();
+    let find = pb::FindProvidersRequest { content, limit: 0 };
+    let found = api.client.find_providers(find).await.unwrap().into_inner();
+    assert_eq!(found.providers, []);
+}
+
+#[tokio::test]
+async fn what_has_no_lifetime_is_counted_as_kept_until_it_is_removed() {
+    let mut api = start().await;
+    let nameless = api.client.put(put("", b"x")).await.unwrap().into_inner();
+    api.client.put(put("n", b"x")).await.unwrap();
+    let short = pb::PutRequest {
+        ttl_s: 60,
+        ..put("short", b"x")
+    };
+    api.client.put(short).await.unwrap();
+    assert_eq!(api.kept().await, 2);
+    let remove = pb::RemoveRequest {
+        name: "n".into(),
+        ..pb::RemoveRequest::default()
+    };
+    api.client.remove(remove).await.unwrap();
+    assert_eq!(api.kept().await, 1);
+    let both = pb::RemoveRequest {
+        name: "n".into(),
+        content: nameless.content.clone(),
+    };
+    let error = api.client.remove(both).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+    let forget = pb::RemoveRequest {
+        content: nameless.content,
+        ..pb::RemoveRequest::default()
+    };
+    api.client.remove(forget).await.unwrap();
+    assert_eq!(api.kept().await, 0);
+}
+
+#[tokio::test]
+async fn a_location_travels_through_the_api() {
+    let mut api = start().await;
+    let peer = Identity::from_secret([5; 32]);
+    let node_id = peer.node_id().to_string();
+    let locate = pb::LocateRequest {
+        node_id: node_id.clone(),
+    };
+    let none = api.client.locate(locate.clone()).await.unwrap();
+    assert_eq!(none.into_inner().location, None);
+    api.net.store(&location(&peer, &[1, 99]));
+    let found = api.client.locate(locate).await.unwrap().into_inner();
+    let found = found.location.unwrap();
+    assert_eq!(found.node_id, node_id);
+    assert_eq!(found.homes[0].addrs, ["127.0.0.1:4477"]);
+    assert_eq!(found.homes[1].node_id, "63".repeat(32));
+    assert_eq!(found.homes[1].addrs, [""; 0]);
+    let wrong = pb::LocateRequest {
+        node_id: "me".into(),
+    };
+    let error = api.client.locate(wrong).await.unwrap_err();
+    assert_eq!(error.code(), Code::InvalidArgument, "{error}");
 }
 
 #[tokio::test]

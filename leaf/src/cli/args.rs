@@ -38,6 +38,8 @@ pub(super) enum Command {
     Unpublish(NameArgs),
     /// Finds items by words, word*, and filters such as size>1000
     Search(SearchArgs),
+    /// Shows which super-nodes a peer is homed at
+    Locate(LocateArgs),
     /// Shows role, homes, super-nodes and the criteria of candidacy
     Status(StatusArgs),
     /// Runs a whole overlay in one process and kills super-nodes
@@ -83,7 +85,7 @@ pub(super) struct PutArgs {
     /// The value, at most 64 KiB; `-` reads standard input
     #[arg(allow_negative_numbers = true)]
     pub(super) value: String,
-    /// How long it lives, up to 30d [default: 7d]
+    /// How long it lives, up to 30d [default: while the daemon runs, and 3d after]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(super) ttl: Option<Duration>,
     #[command(flatten)]
@@ -120,7 +122,7 @@ pub(super) struct PublishArgs {
     /// Hidden and ignored files as well, except .git
     #[arg(long)]
     pub(super) all: bool,
-    /// How long the items live, up to 30d [default: 7d]
+    /// How long the items live, up to 30d [default: while the daemon runs, and 3d after]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(super) ttl: Option<Duration>,
     #[command(flatten)]
@@ -138,6 +140,15 @@ pub(super) struct SearchArgs {
     /// Go on after the page that ended with this cursor
     #[arg(long, value_name = "CURSOR")]
     pub(super) after: Option<String>,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct LocateArgs {
+    /// Whom to find
+    #[arg(value_name = "ID")]
+    pub(super) node_id: NodeId,
     #[command(flatten)]
     pub(super) common: Common,
 }
@@ -210,6 +221,7 @@ mod tests {
             &["leaf", "put", "a", "b", "--ttl", "30"],
             &["leaf", "get", "a", "--publisher", "me"],
             &["leaf", "search", "a", "--limit", "0"],
+            &["leaf", "locate", "me"],
             &["leaf", "publish"],
         ] {
             assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");

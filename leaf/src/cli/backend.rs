@@ -53,6 +53,7 @@ calls! {
     publish(PublishRequest) -> PublishReply;
     unpublish(UnpublishRequest) -> UnpublishReply;
     search(SearchRequest) -> SearchReply;
+    locate(LocateRequest) -> LocateReply;
 }
 
 impl Backend {
@@ -107,7 +108,8 @@ impl Backend {
         };
         let builder = Leaf::builder()
             .settings(settings)
-            .open_data_dir(Arc::new(data_dir));
+            .open_data_dir(Arc::new(data_dir))
+            .visit(true);
         let leaf = builder.start().await?;
         let (_, closed) = watch::channel(false);
         Ok(Self::Joined(

@@ -1,4 +1,5 @@
-//! The commands of one request: put, get, rm, unpublish, search, status.
+//! The commands of one request: put, get, rm, unpublish, search, locate,
+//! status.
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -8,11 +9,12 @@ use canopy_proto::leaf as pb;
 use canopy_proto::limits;
 use serde_json::{Value as Json, json};
 
-use super::args::{GetArgs, NameArgs, PutArgs, SearchArgs, StatusArgs};
+use super::args::{GetArgs, LocateArgs, NameArgs, PutArgs, SearchArgs, StatusArgs};
 use super::backend::Backend;
 use super::failure::{Failure, NOTHING};
 use super::human;
 use crate::client::Query;
+use crate::node::unix_ms;
 use canopy_supernode::cli::output::write_to;
 pub(super) use canopy_supernode::cli::output::{note, print, print_json};
 
@@ -85,8 +87,11 @@ pub(super) async fn get(args: GetArgs) -> Result<ExitCode, Failure> {
 
 pub(super) async fn remove(args: NameArgs) -> Result<ExitCode, Failure> {
     let mut backend = Backend::find(&args.common).await?;
-    let name = args.name.clone();
-    let reply = backend.remove(pb::RemoveRequest { name }).await;
+    let remove = pb::RemoveRequest {
+        name: args.name.clone(),
+        ..pb::RemoveRequest::default()
+    };
+    let reply = backend.remove(remove).await;
     backend.close().await;
     let sequence = reply?.sequence;
     match args.common.json {
@@ -147,6 +152,28 @@ pub(super) async fn search(args: SearchArgs) -> Result<ExitCode, Failure> {
         )),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn locate(args: LocateArgs) -> Result<ExitCode, Failure> {
+    let node_id = args.node_id.to_string();
+    let mut backend = Backend::find(&args.common).await?;
+    let locate = pb::LocateRequest {
+        node_id: node_id.clone(),
+    };
+    let reply = backend.locate(locate).await;
+    backend.close().await;
+    match (reply?.location, args.common.json) {
+        (Some(location), true) => print_json(&location_json(&location)),
+        (Some(location), false) => print(&human::location(&location, unix_ms())),
+        (None, json) => {
+            if json {
+                print_json(&Json::Null)?;
+            }
+            Err(Failure::nothing(format!(
+                "nobody has heard of {node_id} in the last hour"
+            )))
+        }
+    }
 }
 
 pub(super) async fn status(args: StatusArgs) -> Result<ExitCode, Failure> {
@@ -214,6 +241,19 @@ fn hit_json(hit: &pb::Hit) -> Json {
     })
 }
 
+fn location_json(location: &pb::Location) -> Json {
+    json!({
+        "node_id": location.node_id,
+        "homes": location.homes.iter().map(|home| json!({
+            "node_id": home.node_id,
+            "addrs": home.addrs,
+        })).collect::<Vec<_>>(),
+        "sequence": location.sequence,
+        "issued_ms": location.issued_ms,
+        "expires_ms": location.expires_ms,
+    })
+}
+
 fn status_json(status: &pb::StatusReply) -> Json {
     let stats = status.requests.unwrap_or_default();
     json!({
@@ -248,6 +288,8 @@ fn status_json(status: &pb::StatusReply) -> Json {
             "failed": stats.failed,
             "hedged": stats.hedged,
             "retried": stats.retried,
+            "kept": stats.kept,
+            "refreshed": stats.refreshed,
         },
     })
 }

@@ -31,6 +31,7 @@ pub(super) fn from_status(status: &tonic::Status) -> Failure {
         Code::Unimplemented => Failure::unreachable(
             "what answers there is no leaf of this version; check --api, or restart the daemon",
         ),
+        Code::Internal => Failure::local(message),
         _ => Failure::refused(message),
     }
 }

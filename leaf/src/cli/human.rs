@@ -70,6 +70,8 @@ pub(super) fn status(status: &pb::StatusReply) -> String {
             stats.ok, stats.failed, stats.hedged, stats.retried
         ),
     );
+    let published = format!("{} kept, {} refreshed", stats.kept, stats.refreshed);
+    line("published", published);
     line("super-nodes", status.super_node_count.to_string());
     section(&mut out, &homes(status));
     section(&mut out, &super_nodes(status));
@@ -154,6 +156,22 @@ fn criteria(status: &pb::StatusReply) -> String {
     out
 }
 
+/// Where a peer is found, and how old the news is at `now_ms`.
+pub(super) fn location(location: &pb::Location, now_ms: u64) -> String {
+    let columns = [Column::Left("HOME"), Column::Left("ADDRESS")];
+    let row = |home: &pb::Located| {
+        let addr = home.addrs.first().map_or("-", String::as_str);
+        vec![short(&home.node_id).to_owned(), addr.to_owned()]
+    };
+    let mut out = render(
+        &columns,
+        &location.homes.iter().map(row).collect::<Vec<_>>(),
+    );
+    let age = Duration::from_millis(now_ms.saturating_sub(location.issued_ms));
+    let _ = writeln!(out, "\ntold {} ago", duration(age));
+    out
+}
+
 /// A page of a search.
 pub(super) fn page(page: &pb::SearchReply) -> String {
     let columns = [
@@ -220,6 +238,7 @@ up           1 h 1 min
 capacity     -
 leaves       0
 requests     0 ok, 0 failed, 0 hedged, 0 retried
+published    0 kept, 0 refreshed
 super-nodes  3
 
 HOME        ADDRESS         ROUND TRIP
@@ -260,6 +279,30 @@ docs/panda.txt  48.2 kB  text/plain  cdcdcdcdcd
 a                   7 B  text/plain  cdcdcdcdcd
 ";
         assert_eq!(page(&reply), expected);
+    }
+
+    #[test]
+    fn a_location_reads_as_a_table() {
+        let home = |n: &str, addrs: &[&str]| pb::Located {
+            node_id: n.repeat(32),
+            addrs: addrs.iter().map(ToString::to_string).collect(),
+        };
+        let reply = pb::Location {
+            homes: vec![
+                home("ab", &["127.0.0.1:4478", "[::1]:4478"]),
+                home("cd", &[]),
+            ],
+            issued_ms: 1_000,
+            ..pb::Location::default()
+        };
+        let expected = "\
+HOME        ADDRESS
+ababababab  127.0.0.1:4478
+cdcdcdcdcd  -
+
+told 1 min 5 s ago
+";
+        assert_eq!(location(&reply, 66_000), expected);
     }
 
     #[test]

@@ -43,6 +43,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Publish(args) => publish::publish(args).await,
         Command::Unpublish(args) => commands::unpublish(args).await,
         Command::Search(args) => commands::search(args).await,
+        Command::Locate(args) => commands::locate(args).await,
         Command::Status(args) => commands::status(args).await,
         Command::Demo(args) => demo::demo(args).await,
         Command::Completions(args) => {

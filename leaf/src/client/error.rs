@@ -5,6 +5,7 @@ use std::time::Duration;
 use canopy_core::keyspace::NodeId;
 use canopy_core::record::RecordError;
 use canopy_proto::wire::refusal::Code;
+use canopy_supernode::store::StoreError;
 
 use super::query::QueryError;
 
@@ -64,6 +65,20 @@ pub enum Error {
         /// The sequence found in place.
         by: u64,
     },
+    /// This leaf keeps as much published as it may; nothing was sent.
+    #[error(
+        "this leaf keeps {records} records ({bytes} bytes) published, and there is no room for more; remove some, or give a lifetime, so that it ends then"
+    )]
+    PublicationsFull {
+        /// Records kept published.
+        records: usize,
+        /// Their size, bytes.
+        bytes: usize,
+    },
+    /// The list of what this leaf keeps published cannot be written. What was
+    /// sent before this was found ends with its lifetime.
+    #[error("cannot write the list of what this leaf keeps published: {0}")]
+    Publications(#[from] StoreError),
     /// The item cannot be found again by its name, so its terms are unknown.
     #[error(
         "{0:?} has no searchable word in its name; unpublish it by the item that was published, or publish that again with a lifetime of a second"

@@ -4,8 +4,11 @@
 //! |---|---|
 //! | `ask` | finds an answer among super-nodes: attempts, hedges, back-off |
 //! | `health` | remembers how fast and how well each super-node answers |
+//! | `draft` | records before they are signed |
 //! | `write` | signs records and stores them, singly or in batches |
 //! | `read` | reads and searches, and checks whatever comes back |
+//! | `publications`, `refresh` | what is kept published, and refreshed before it ends |
+//! | `locate` | where a peer is found |
 //! | `query`, `item` | what people search for, and what they find |
 //!
 //! Nothing here decides who serves: it reads the placement snapshot anew for
@@ -13,11 +16,15 @@
 
 mod ask;
 mod checked;
+mod draft;
 mod error;
 mod health;
 mod item;
+mod locate;
+pub(crate) mod publications;
 mod query;
 mod read;
+mod refresh;
 mod stats;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -26,25 +33,31 @@ mod tests;
 mod write;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use canopy_core::identity::Identity;
 use canopy_core::keyspace::NodeId;
 use canopy_overlay::calls::Calls;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 pub use blake3::Hash;
+pub use draft::{PROVIDER_TTL, VALUE_TTL};
 pub use error::Error;
 pub use item::{Hit, Item, Page};
+pub use locate::{Located, Location};
+use publications::Publications;
+
+pub use publications::MAX_PUBLICATIONS;
 pub use query::{
     DEFAULT_LIMIT, MAX_FILTER, MAX_FILTERS, MAX_LIMIT, MAX_QUERY, MAX_QUERY_TERMS, Query,
     QueryError,
 };
 pub use read::{Consistency, Provider, Value};
 pub use stats::ClientStats;
-pub use write::{PROVIDER_TTL, Stored, VALUE_TTL};
+pub use write::Stored;
 
 /// How long a request may take where nothing else is set.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,12 +95,49 @@ struct Inner<C> {
     budget: health::HedgeBudget,
     counters: stats::Counters,
     checked: checked::Checked,
+    /// What is kept published. Absent: nothing is.
+    publications: Option<Publications>,
+    /// Refreshes them.
+    refresher: OnceLock<AbortHandle>,
+}
+
+impl<C> Drop for Inner<C> {
+    fn drop(&mut self) {
+        if let Some(refresher) = self.refresher.get() {
+            refresher.abort();
+        }
+    }
 }
 
 impl<C: Calls> Client<C> {
     /// A client that asks through `calls`, signs with `identity` and gives up
-    /// after `timeout`.
+    /// after `timeout`. It keeps nothing published: what it writes ends with its
+    /// lifetime.
     pub fn new(calls: C, identity: Identity, timeout: Duration) -> Self {
+        Self::make(calls, identity, timeout, None)
+    }
+
+    /// The same, and keeps published what is in the list, and what is written
+    /// without a lifetime. Call within a tokio runtime.
+    pub(crate) fn keeping(
+        calls: C,
+        identity: Identity,
+        timeout: Duration,
+        publications: Publications,
+    ) -> Self {
+        let client = Self::make(calls, identity, timeout, Some(publications));
+        let refresh = refresh::run(Arc::downgrade(&client.inner));
+        let refresher = tokio::spawn(refresh).abort_handle();
+        client.inner.refresher.get_or_init(|| refresher);
+        client
+    }
+
+    fn make(
+        calls: C,
+        identity: Identity,
+        timeout: Duration,
+        publications: Option<Publications>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 calls,
@@ -98,6 +148,8 @@ impl<C: Calls> Client<C> {
                 budget: health::HedgeBudget::new(),
                 counters: stats::Counters::default(),
                 checked: checked::Checked::default(),
+                publications,
+                refresher: OnceLock::new(),
             }),
         }
     }
@@ -109,7 +161,16 @@ impl<C: Calls> Client<C> {
 
     /// How the requests fared so far.
     pub fn stats(&self) -> ClientStats {
-        self.inner.counters.snapshot()
+        let kept = self.inner.publications.as_ref();
+        let kept = kept.map_or(0, Publications::count);
+        self.inner.counters.snapshot(kept as u64)
+    }
+
+    /// Refreshes nothing more: the leaf closes.
+    pub(crate) fn stop_refreshing(&self) {
+        if let Some(refresher) = self.inner.refresher.get() {
+            refresher.abort();
+        }
     }
 
     fn deadline(&self) -> Instant {

@@ -61,7 +61,7 @@ pub struct Provider {
 
 /// What proves that a record is what was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Proof {
+pub(super) enum Proof {
     /// Its publisher's signature.
     Signature,
     /// The hash that it was asked for by: who signed it does not matter.
@@ -174,12 +174,8 @@ impl<C: Calls> Client<C> {
         proof: Proof,
         fits: impl Fn(&Record) -> bool + Sync,
     ) -> Result<Option<Value>, Error> {
-        let found = self.read(key, consistency, proof, 1, fits).await?;
-        let latest = found
-            .records
-            .into_iter()
-            .max_by_key(|record| record.body.sequence);
-        let Some(record) = latest.filter(|record| !record.body.removed) else {
+        let found = self.latest(key, consistency, proof, fits).await?;
+        let Some((record, hedged)) = found else {
             return Ok(None);
         };
         let expires_ms = record.expires_ms();
@@ -193,8 +189,24 @@ impl<C: Calls> Client<C> {
             sequence: record.body.sequence,
             issued_ms: record.body.issued_ms,
             expires_ms,
-            hedged: found.hedged,
+            hedged,
         }))
+    }
+
+    /// The latest record under a key that has at most one, and whether it was
+    /// hedged for; `None`: there is none, or it was removed.
+    pub(super) async fn latest(
+        &self,
+        key: &Key,
+        consistency: Consistency,
+        proof: Proof,
+        fits: impl Fn(&Record) -> bool + Sync,
+    ) -> Result<Option<(Record, bool)>, Error> {
+        let found = self.read(key, consistency, proof, 1, fits).await?;
+        let records = found.records.into_iter();
+        let latest = records.max_by_key(|record| record.body.sequence);
+        let latest = latest.filter(|record| !record.body.removed);
+        Ok(latest.map(|record| (record, found.hedged)))
     }
 
     async fn read(

@@ -15,6 +15,10 @@ pub struct ClientStats {
     pub hedged: u64,
     /// Further attempts after a failed or refused one.
     pub retried: u64,
+    /// Records that are kept published now: refreshed before they end.
+    pub kept: u64,
+    /// Refreshes of such records.
+    pub refreshed: u64,
 }
 
 /// The counters behind [`ClientStats`].
@@ -24,6 +28,7 @@ pub(super) struct Counters {
     failed: AtomicU64,
     hedged: AtomicU64,
     retried: AtomicU64,
+    refreshed: AtomicU64,
 }
 
 impl Counters {
@@ -43,12 +48,19 @@ impl Counters {
         self.retried.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn snapshot(&self) -> ClientStats {
+    pub(super) fn refreshed(&self) {
+        self.refreshed.fetch_add(1, Relaxed);
+    }
+
+    /// With `kept` records kept published.
+    pub(super) fn snapshot(&self, kept: u64) -> ClientStats {
         ClientStats {
             ok: self.ok.load(Relaxed),
             failed: self.failed.load(Relaxed),
             hedged: self.hedged.load(Relaxed),
             retried: self.retried.load(Relaxed),
+            kept,
+            refreshed: self.refreshed.load(Relaxed),
         }
     }
 }

@@ -17,8 +17,9 @@ use canopy_proto::wire::refusal::Code;
 use canopy_proto::wire::{request, response};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
+use super::publications::Publications;
 use crate::event::{BACKLOG, Event};
 use crate::leaf::Leaf;
 use crate::node::Node;
@@ -59,6 +60,8 @@ struct State {
     store: Mutex<BTreeMap<Key, wire::Signed>>,
     asked: Mutex<Vec<NodeId>>,
     puts: Mutex<Vec<usize>>,
+    /// When it was made; the clock then showed this.
+    begun: Instant,
     clock: AtomicU64,
     events: broadcast::Sender<Event>,
 }
@@ -74,6 +77,7 @@ impl Net {
                 store: Mutex::default(),
                 asked: Mutex::default(),
                 puts: Mutex::default(),
+                begun: Instant::now(),
                 clock: AtomicU64::new(NOW),
                 events: broadcast::channel(BACKLOG).0,
             }),
@@ -104,6 +108,11 @@ impl Net {
         nodes
             .into_iter()
             .for_each(|node| self.set(node, mode.clone()));
+    }
+
+    /// Sets the clock forward.
+    pub(crate) fn forward(&self, by: Duration) {
+        self.inner.clock.fetch_add(by.as_millis() as u64, Relaxed);
     }
 
     /// Who was asked since the last call, in order.
@@ -161,9 +170,12 @@ impl Net {
             }
         };
         let mut store = self.inner.store.lock();
+        let now_ms = self.now_ms();
         let known = store
             .get(&record.id())
-            .map(|old| Record::trusted(old).unwrap().body.sequence);
+            .map(|old| Record::trusted(old).unwrap())
+            .filter(|old| old.expires_ms() > now_ms)
+            .map(|old| old.body.sequence);
         if let Some(by) = known.filter(|known| *known > record.body.sequence) {
             return wire::PutOutcome {
                 refusal: None,
@@ -174,10 +186,15 @@ impl Net {
         wire::PutOutcome::default()
     }
 
+    /// Neither removed nor ended.
+    fn shows(&self, record: &Record) -> bool {
+        !record.body.removed && record.expires_ms() > self.now_ms()
+    }
+
     fn get(&self, get: &wire::Get) -> wire::GetReply {
         let store = self.inner.store.lock();
         let fits = |record: &Record| {
-            !record.body.removed
+            self.shows(record)
                 && record
                     .placement_keys()
                     .iter()
@@ -200,11 +217,12 @@ impl Net {
         let store = self.inner.store.lock();
         let fits = |signed: &&wire::Signed| {
             let record = Record::trusted(signed).unwrap();
+            let shown = self.shows(&record);
             let Some(Payload::Item(item)) = record.body.payload else {
                 return false;
             };
             let begins = |prefix: &String| item.terms.iter().any(|term| term.starts_with(prefix));
-            !record.body.removed
+            shown
                 && search.terms.iter().all(|term| item.terms.contains(term))
                 && search.prefixes.iter().all(begins)
         };
@@ -248,7 +266,7 @@ impl Calls for Net {
     }
 
     fn now_ms(&self) -> u64 {
-        self.inner.clock.load(Relaxed)
+        self.inner.clock.load(Relaxed) + self.inner.begun.elapsed().as_millis() as u64
     }
 
     async fn call(
@@ -291,6 +309,15 @@ impl Calls for Net {
     }
 }
 
+/// Where a peer says that it is, for an hour.
+pub(crate) fn location(peer: &Identity, homes: &[u8]) -> Record {
+    let homes = homes.iter().map(|home| NodeId([*home; 32]).to_bytes());
+    let location = Payload::Location(wire::Location {
+        homes: homes.collect(),
+    });
+    Record::sign(peer, NETWORK, NOW, NOW, 3600, location).unwrap()
+}
+
 fn refusal(code: Code, message: &str) -> wire::Refusal {
     wire::Refusal {
         code: code as i32,
@@ -301,7 +328,8 @@ fn refusal(code: Code, message: &str) -> wire::Refusal {
 impl Net {
     /// A leaf on this network.
     pub(crate) fn leaf(&self, identity: Identity, timeout: Duration) -> Leaf<Net> {
-        let client = super::Client::new(self.clone(), identity, timeout);
+        let list = Publications::in_memory(NETWORK, identity.node_id());
+        let client = super::Client::keeping(self.clone(), identity, timeout, list);
         Leaf::new(self.clone(), client, None)
     }
 
@@ -335,6 +363,12 @@ impl Node for Net {
             uptime_s: 1,
             leaves: 0,
         }
+    }
+
+    fn addrs(&self, node: &NodeId) -> Vec<SocketAddr> {
+        let known = self.placement().get(node).is_some();
+        let addr = SocketAddr::from(([127, 0, 0, node.0[0]], 4477));
+        known.then_some(addr).into_iter().collect()
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

@@ -14,8 +14,9 @@ use canopy_proto::wire::record::Payload;
 use canopy_proto::wire::refusal::Code;
 use tokio::time::Instant;
 
-use super::testing::{Mode, NETWORK, NOW, Net};
+use super::testing::{Mode, NETWORK, NOW, Net, location};
 use super::*;
+use crate::node::Node;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -38,7 +39,7 @@ fn six() -> (Client<Net>, Net, Vec<NodeId>) {
 
 async fn put(client: &Client<Net>, data: &'static str) -> Result<Stored, Error> {
     client
-        .put("n", Bytes::from_static(data.as_bytes()), HOUR)
+        .put("n", Bytes::from_static(data.as_bytes()), Some(HOUR))
         .await
 }
 
@@ -225,6 +226,47 @@ async fn a_lie_is_not_believed_and_the_next_owner_answers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn only_the_peer_itself_says_where_it_is() {
+    let (client, net, _) = six();
+    let (peer, stranger) = (
+        Identity::from_secret([5; 32]),
+        Identity::from_secret([8; 32]),
+    );
+    let locate = async || client.locate(peer.node_id(), |home| net.addrs(home)).await;
+    assert_eq!(locate().await, Ok(None));
+    net.store(&location(&peer, &[1, 99]));
+    let found = locate().await.unwrap().unwrap();
+    let homes: Vec<NodeId> = found.homes.iter().map(|home| home.node_id).collect();
+    assert_eq!(homes, [NodeId([1; 32]), NodeId([99; 32])]);
+    let known: Vec<usize> = found.homes.iter().map(|home| home.addrs.len()).collect();
+    assert_eq!(known, [1, 0]);
+
+    // Another's location, one that another signed, and a value of its own.
+    let mut forged = location(&stranger, &[66]).signed;
+    forged.signer = peer.node_id().to_bytes();
+    let value = value_record(&peer, "n", NOW).signed;
+    for lie in [location(&stranger, &[66]).signed, forged, value] {
+        let liar = keys::location(&peer.node_id());
+        let liar = net.placement().owners(&liar, R)[0];
+        net.set(liar, Mode::Lies(lie));
+        assert_eq!(locate().await, Ok(Some(found.clone())));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_location_that_ended_or_leads_nowhere_is_none() {
+    let (client, net, _) = six();
+    let peer = Identity::from_secret([5; 32]);
+    let locate = async || client.locate(peer.node_id(), |_| Vec::new()).await;
+    net.store(&location(&peer, &[]));
+    assert_eq!(locate().await, Ok(None));
+    net.store(&location(&peer, &[1]));
+    assert!(locate().await.unwrap().is_some());
+    net.forward(HOUR);
+    assert_eq!(locate().await, Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_later_sequence_in_place_is_overtaken_once() {
     let (client, net, _) = six();
     net.store(&value_record(&me(), "n", NOW + 5_000));
@@ -258,10 +300,10 @@ async fn sequences_rise_within_one_millisecond() {
 async fn a_value_too_large_or_nameless_is_refused_before_anything_is_sent() {
     let (client, net, _) = six();
     let data = Bytes::from(vec![0; 64 * 1024 + 1]);
-    let error = client.put("n", data, HOUR).await.unwrap_err();
+    let error = client.put("n", data, Some(HOUR)).await.unwrap_err();
     assert!(matches!(error, Error::Record(_)), "{error}");
     assert_eq!(
-        client.put("", Bytes::new(), HOUR).await,
+        client.put("", Bytes::new(), Some(HOUR)).await,
         Err(Error::EmptyName)
     );
     assert!(net.take_asked().is_empty());
@@ -271,7 +313,7 @@ async fn a_value_too_large_or_nameless_is_refused_before_anything_is_sent() {
 async fn content_is_read_by_its_hash_alone() {
     let (client, _, _) = six();
     let (hash, _) = client
-        .put_content(Bytes::from_static(b"abc"), HOUR)
+        .put_content(Bytes::from_static(b"abc"), Some(HOUR))
         .await
         .unwrap();
     assert_eq!(
@@ -291,7 +333,7 @@ async fn content_is_read_by_its_hash_alone() {
 async fn providers_are_found_by_the_hash() {
     let (client, _, _) = six();
     let hash = blake3::hash(b"abc");
-    client.provide(hash, 3, PROVIDER_TTL).await.unwrap();
+    client.provide(hash, 3, None).await.unwrap();
     let found = client.find_providers(hash, 10).await.unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].node_id, found[0].size), (client.node_id(), 3));
@@ -308,7 +350,7 @@ async fn many_items_go_in_bounded_batches_and_are_all_found() {
     let items: Vec<Item> = (0..1_000)
         .map(|i| Item::new(format!("file-{i}")).text("panda"))
         .collect();
-    let results = client.publish_all(&items, HOUR).await;
+    let results = client.publish_all(&items, Some(HOUR)).await;
     assert!(results.iter().all(Result::is_ok));
     assert_eq!(net.stored(), 1_000);
     let puts = net.take_puts();
@@ -321,7 +363,7 @@ async fn many_items_go_in_bounded_batches_and_are_all_found() {
 async fn one_bad_item_does_not_spoil_its_batch() {
     let (client, _, _) = six();
     let items = [Item::new("a"), Item::new("!"), Item::new("b")];
-    let results = client.publish_all(&items, HOUR).await;
+    let results = client.publish_all(&items, Some(HOUR)).await;
     assert!(results[0].is_ok() && results[2].is_ok());
     assert!(matches!(results[1], Err(Error::Record(_))));
 }
@@ -330,7 +372,7 @@ async fn one_bad_item_does_not_spoil_its_batch() {
 async fn a_search_pages_to_its_end_and_what_is_unpublished_is_gone() {
     let (client, _, _) = six();
     let items: Vec<Item> = (0..5).map(|i| Item::new(format!("panda {i}"))).collect();
-    client.publish_all(&items, HOUR).await;
+    client.publish_all(&items, Some(HOUR)).await;
     let mut query = Some(Query::parse("pan*").unwrap().limit(2));
     let mut names = Vec::new();
     while let Some(asked) = query {
@@ -372,5 +414,5 @@ fn futures_are_send() {
     send(&put(&client, "x"));
     send(&get(&client));
     send(&client.search(&Query::parse("x").unwrap()));
-    send(&client.publish_all(&[], HOUR));
+    send(&client.publish_all(&[], None));
 }

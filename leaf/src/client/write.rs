@@ -12,7 +12,7 @@ use std::time::Duration;
 use blake3::Hash;
 use bytes::Bytes;
 use canopy_core::keyspace::{Key, NodeId};
-use canopy_core::record::{MAX_TTL_S, Record};
+use canopy_core::record::{MAX_TTL_S, Record, id_of};
 use canopy_core::text;
 use canopy_overlay::calls::Calls;
 use canopy_proto::wire::record::Payload;
@@ -23,15 +23,11 @@ use tokio::time::sleep;
 
 use super::Client;
 use super::ask::{Ask, Judgement, jittered};
+use super::draft::{Draft, PROVIDER_TTL, VALUE_TTL, provider};
 use super::error::{Error, is_verdict};
 use super::health::Class;
 use super::item::Item;
 use super::query::{MAX_LIMIT, MAX_QUERY_TERMS, Query};
-
-/// Lifetime of values and items where none is given.
-pub const VALUE_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Lifetime of provider announcements where none is given: peers come and go.
-pub const PROVIDER_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// Most bytes of records in one request; well under the frame limit, and small
 /// enough that one slow batch does not hold up a home line for long.
@@ -44,6 +40,9 @@ const BATCHES_AT_ONCE: usize = 8;
 const ROUNDS: usize = 5;
 /// From this utilisation of a coordinator on, thousandths, batches pause.
 const FULL_MILLI: u32 = 900;
+
+/// What surrounds a record's payload, at most, bytes.
+const ENVELOPE: usize = 384;
 
 /// A later sequence is believed up to this far ahead of the clock. Sequences are
 /// clock readings, so that more is a lie, which would leave this identity no
@@ -59,14 +58,6 @@ pub struct Stored {
     pub hedged: bool,
 }
 
-/// A record before it has a sequence.
-#[derive(Clone)]
-struct Draft {
-    payload: Payload,
-    ttl_s: u32,
-    removal: bool,
-}
-
 /// A draft on its way.
 struct Pending {
     /// Its place in what was asked for.
@@ -77,69 +68,123 @@ struct Pending {
     error: Error,
 }
 
+/// What became of drafts so far.
+pub(super) struct Outcome {
+    /// One for each draft, in order.
+    pub(super) results: Vec<Result<Stored, Error>>,
+    /// What is stored, with its place among the drafts.
+    pub(super) written: Vec<(usize, Record)>,
+    /// What may still succeed.
+    pending: Vec<Pending>,
+}
+
 impl<C: Calls> Client<C> {
     /// Writes `data`, at most 64 KiB, under (this identity, `name`) for `ttl`.
-    pub async fn put(&self, name: &str, data: Bytes, ttl: Duration) -> Result<Stored, Error> {
+    /// `None`: for [`VALUE_TTL`], and it is refreshed before that ends for as
+    /// long as this leaf runs; so it is with all writes that take a `ttl`.
+    pub async fn put(
+        &self,
+        name: &str,
+        data: Bytes,
+        ttl: Option<Duration>,
+    ) -> Result<Stored, Error> {
         let name = not_empty(name)?;
-        self.store_one(Draft {
-            payload: Payload::Value(wire::Value { name, data }),
-            ttl_s: seconds(ttl),
-            removal: false,
-        })
-        .await
+        let value = Payload::Value(wire::Value { name, data });
+        self.store_one(Draft::new(value, ttl, VALUE_TTL)).await
     }
 
     /// Writes `data`, at most 64 KiB, under its own BLAKE3 hash.
-    pub async fn put_content(&self, data: Bytes, ttl: Duration) -> Result<(Hash, Stored), Error> {
+    pub async fn put_content(
+        &self,
+        data: Bytes,
+        ttl: Option<Duration>,
+    ) -> Result<(Hash, Stored), Error> {
         let hash = blake3::hash(&data);
         let name = String::new();
-        let draft = Draft {
-            payload: Payload::Value(wire::Value { name, data }),
-            ttl_s: seconds(ttl),
-            removal: false,
-        };
+        let value = Payload::Value(wire::Value { name, data });
+        let draft = Draft::new(value, ttl, VALUE_TTL);
         Ok((hash, self.store_one(draft).await?))
+    }
+
+    /// Refreshes the value under this hash no more, so that it ends with its
+    /// lifetime: others may have written it too, so nobody can remove it. False:
+    /// this leaf does not keep it published.
+    pub async fn forget_content(&self, hash: Hash) -> Result<bool, Error> {
+        let Some(publications) = &self.inner.publications else {
+            return Ok(false);
+        };
+        let id = Key::hash("content", &[hash.as_bytes()]);
+        Ok(publications.forget(&[id]).await?)
     }
 
     /// Removes the value under (this identity, `name`), whether it exists or not.
     pub async fn remove(&self, name: &str) -> Result<Stored, Error> {
         let name = not_empty(name)?;
         let data = Bytes::new();
-        self.store_one(removal(Payload::Value(wire::Value { name, data })))
-            .await
+        let value = Payload::Value(wire::Value { name, data });
+        self.store_one(Draft::removal(value)).await
     }
 
     /// Makes one item searchable for `ttl`.
-    pub async fn publish(&self, item: &Item, ttl: Duration) -> Result<Stored, Error> {
+    pub async fn publish(&self, item: &Item, ttl: Option<Duration>) -> Result<Stored, Error> {
         not_empty(&item.name)?;
-        self.store_one(draft_item(item, ttl)).await
+        self.store_one(Draft::item(item, ttl)).await
     }
 
     /// Makes many items searchable, in batches; one result each, in order.
-    pub async fn publish_all(&self, items: &[Item], ttl: Duration) -> Vec<Result<Stored, Error>> {
-        let drafts = items.iter().map(|item| draft_item(item, ttl)).collect();
+    pub async fn publish_all(
+        &self,
+        items: &[Item],
+        ttl: Option<Duration>,
+    ) -> Vec<Result<Stored, Error>> {
+        let drafts = items.iter().map(|item| Draft::item(item, ttl)).collect();
         self.store(drafts).await
     }
 
     /// Takes the item `name` of this identity out of the index. False: there
-    /// is none. The item is looked up by the words of its name.
+    /// is none. The item is looked up by the words of its name; one that this
+    /// leaf keeps published needs none.
     pub async fn unpublish(&self, name: &str) -> Result<bool, Error> {
         let name = not_empty(name)?;
-        let mut terms = text::terms(&name);
+        let terms = match (self.find_own(&name).await, self.kept_item(&name)) {
+            (Ok(Some(terms)), _) => terms,
+            (_, Some(kept)) => kept.terms,
+            (Ok(None), None) => return Ok(false),
+            (Err(error), None) => return Err(error),
+        };
+        self.withdraw(name, terms).await.map(|_| true)
+    }
+
+    /// The terms of this identity's item `name` in the index.
+    async fn find_own(&self, name: &str) -> Result<Option<Vec<String>>, Error> {
+        let mut terms = text::terms(name);
         if terms.is_empty() {
-            return Err(Error::Unsearchable(name));
+            return Err(Error::Unsearchable(name.to_owned()));
         }
         terms.truncate(MAX_QUERY_TERMS);
         let me = self.node_id();
         let query = Query::of_terms(terms)
-            .equal("name", &name)
+            .equal("name", name)
             .equal("publisher", &me.to_string())
             .limit(MAX_LIMIT);
-        let page = self.search(&query).await?;
-        let mine = |hit: &&super::Hit| hit.publisher == me && hit.item.name == name;
-        match page.hits.iter().find(mine) {
-            None => Ok(false),
-            Some(hit) => self.withdraw(name, hit.terms.clone()).await.map(|_| true),
+        let hits = self.search(&query).await?.hits;
+        let mut mine = hits
+            .into_iter()
+            .filter(|hit| hit.publisher == me && hit.item.name == name);
+        Ok(mine.next().map(|hit| hit.terms))
+    }
+
+    /// This identity's item `name`, where this leaf keeps it published.
+    fn kept_item(&self, name: &str) -> Option<wire::Item> {
+        let named = Payload::Item(wire::Item {
+            name: name.to_owned(),
+            ..wire::Item::default()
+        });
+        let publications = self.inner.publications.as_ref()?;
+        let kept = publications.get(&id_of(&self.node_id(), &named))?;
+        match kept.body.payload {
+            Some(Payload::Item(item)) => Some(item),
+            _ => None,
         }
     }
 
@@ -155,19 +200,24 @@ impl<C: Calls> Client<C> {
             terms,
             ..wire::Item::default()
         };
-        self.store_one(removal(Payload::Item(names))).await
+        self.store_one(Draft::removal(Payload::Item(names))).await
     }
 
-    /// Announces for `ttl` that this peer has the content with this hash,
-    /// `size` bytes long.
-    pub async fn provide(&self, content: Hash, size: u64, ttl: Duration) -> Result<Stored, Error> {
-        let content = Bytes::copy_from_slice(content.as_bytes());
-        self.store_one(Draft {
-            payload: Payload::Provider(wire::Provider { content, size }),
-            ttl_s: seconds(ttl),
-            removal: false,
-        })
-        .await
+    /// Announces that this peer has the content with this hash, `size` bytes
+    /// long, for `ttl`; without one, for [`PROVIDER_TTL`] at a time.
+    pub async fn provide(
+        &self,
+        content: Hash,
+        size: u64,
+        ttl: Option<Duration>,
+    ) -> Result<Stored, Error> {
+        let draft = Draft::new(provider(content, size), ttl, PROVIDER_TTL);
+        self.store_one(draft).await
+    }
+
+    /// Takes back that this peer has a content, whether it said so or not.
+    pub async fn unprovide(&self, content: Hash) -> Result<Stored, Error> {
+        self.store_one(Draft::removal(provider(content, 0))).await
     }
 
     /// The clock in milliseconds, or one more than the last sequence, or
@@ -186,10 +236,14 @@ impl<C: Calls> Client<C> {
             true => Record::sign_removal,
             false => Record::sign,
         };
+        let sequence = match draft.refreshes {
+            Some(old) => old.saturating_add(1),
+            None => self.next_sequence(at_least),
+        };
         Ok(make(
             &self.inner.identity,
             calls.network(),
-            self.next_sequence(at_least),
+            sequence,
             calls.now_ms(),
             draft.ttl_s,
             draft.payload.clone(),
@@ -202,50 +256,86 @@ impl<C: Calls> Client<C> {
         results.pop().unwrap_or(Err(unanswered()))
     }
 
-    /// Stores each draft; one result each, in order.
+    /// Stores each draft, and notes what is to be refreshed from now on, and
+    /// what no more; one result each, in order.
     async fn store(&self, drafts: Vec<Draft>) -> Vec<Result<Stored, Error>> {
+        let Some(publications) = &self.inner.publications else {
+            return self.send_all(&drafts).await.results;
+        };
+        let me = self.node_id();
+        let keep = drafts.iter().filter(|draft| draft.keep);
+        let sizes = keep.map(|draft| {
+            let size = draft.payload.encoded_len() + ENVELOPE;
+            (id_of(&me, &draft.payload), size)
+        });
+        if let Err(error) = publications.check_room(&sizes.collect::<Vec<_>>()).await {
+            return vec![Err(error); drafts.len()];
+        }
+        let mut outcome = self.send_all(&drafts).await;
+        let written = outcome.written.into_iter();
+        let (keep, end): (Vec<_>, Vec<_>) = written.partition(|(index, _)| drafts[*index].keep);
+        let (kept, records): (Vec<usize>, Vec<Record>) = keep.into_iter().unzip();
+        let end = end.into_iter().map(|(index, record)| (index, record.id()));
+        let (ended, ids): (Vec<usize>, Vec<Key>) = end.unzip();
+        let remembered = publications.remember(&records).await;
+        let forgotten = publications.forget(&ids).await;
+        for (places, noted) in [(kept, remembered), (ended, forgotten.map(drop))] {
+            if let Err(error) = noted {
+                places.into_iter().for_each(|index| {
+                    outcome.results[index] = Err(error.clone().into());
+                });
+            }
+        }
+        outcome.results
+    }
+
+    /// Sends each draft until it is stored, refused or given up.
+    pub(super) async fn send_all(&self, drafts: &[Draft]) -> Outcome {
         let class = if drafts.len() > 1 {
             Class::Bulk
         } else {
             Class::Write
         };
-        let mut results: Vec<Result<Stored, Error>> = Vec::new();
-        let mut pending = Vec::new();
+        let mut outcome = Outcome {
+            results: Vec::with_capacity(drafts.len()),
+            written: Vec::with_capacity(drafts.len()),
+            pending: Vec::new(),
+        };
         for (index, draft) in drafts.iter().enumerate() {
             match self.sign(draft, 0) {
-                Ok(record) => pending.push(Pending {
+                Ok(record) => outcome.pending.push(Pending {
                     index,
                     record,
                     resigned: false,
                     error: unanswered(),
                 }),
                 Err(error) => {
-                    results.push(Err(error));
+                    outcome.results.push(Err(error));
                     continue;
                 }
             }
-            results.push(Err(unanswered()));
+            outcome.results.push(Err(unanswered()));
         }
         let mut pause = Duration::from_millis(50);
         for round in 0..ROUNDS {
+            let pending = std::mem::take(&mut outcome.pending);
             let batches = stream::iter(self.batches(pending))
                 .map(|batch| self.send(batch, class))
                 .buffer_unordered(BATCHES_AT_ONCE);
             let answers: Vec<_> = batches.collect().await;
-            pending = Vec::new();
             for (batch, answer) in answers {
-                self.settle(batch, answer, &drafts, &mut results, &mut pending);
+                self.settle(batch, answer, drafts, &mut outcome);
             }
-            if pending.is_empty() || round + 1 == ROUNDS {
+            if outcome.pending.is_empty() || round + 1 == ROUNDS {
                 break;
             }
             sleep(jittered(pause)).await;
             pause *= 2;
         }
-        for left in pending {
-            results[left.index] = Err(left.error);
+        for left in std::mem::take(&mut outcome.pending) {
+            outcome.results[left.index] = Err(left.error);
         }
-        results
+        outcome
     }
 
     /// Groups records by their coordinator, in requests of bounded size.
@@ -309,46 +399,46 @@ impl<C: Calls> Client<C> {
     }
 
     /// Enters the outcomes of one batch; what may still succeed stays pending.
-    fn settle(
-        &self,
-        batch: Vec<Pending>,
-        sent: Sent,
-        drafts: &[Draft],
-        results: &mut [Result<Stored, Error>],
-        pending: &mut Vec<Pending>,
-    ) {
+    fn settle(&self, batch: Vec<Pending>, sent: Sent, drafts: &[Draft], outcome: &mut Outcome) {
         let (peer, reply, hedged) = match sent {
             Ok(sent) => sent,
             Err(error) => {
                 for item in batch {
-                    results[item.index] = Err(error.clone());
+                    outcome.results[item.index] = Err(error.clone());
                 }
                 return;
             }
         };
-        for (mut item, outcome) in batch.into_iter().zip(reply.outcomes) {
+        for (mut item, answer) in batch.into_iter().zip(reply.outcomes) {
+            let draft = &drafts[item.index];
             let sequence = item.record.body.sequence;
-            let by = outcome.superseded_by;
+            let by = answer.superseded_by;
+            // In place already: a copy of the same content that lives longer,
+            // or an earlier try of this refresh.
+            let there =
+                by > 0 && (draft.is_content() || (by == sequence && draft.refreshes.is_some()));
+            if there || (by <= sequence && answer.refusal.is_none()) {
+                outcome.results[item.index] = Ok(Stored { sequence, hedged });
+                outcome.written.push((item.index, item.record));
+                continue;
+            }
             if by > sequence {
-                if item.resigned {
-                    results[item.index] = Err(Error::Superseded { by });
+                if item.resigned || draft.refreshes.is_some() {
+                    outcome.results[item.index] = Err(Error::Superseded { by });
                     continue;
                 }
-                match self.sign(&drafts[item.index], by.saturating_add(1)) {
+                match self.sign(draft, by.saturating_add(1)) {
                     Ok(record) => {
                         item.record = record;
                         item.resigned = true;
                         item.error = Error::Superseded { by };
-                        pending.push(item);
+                        outcome.pending.push(item);
                     }
-                    Err(error) => results[item.index] = Err(error),
+                    Err(error) => outcome.results[item.index] = Err(error),
                 }
                 continue;
             }
-            let Some(refusal) = outcome.refusal else {
-                results[item.index] = Ok(Stored { sequence, hedged });
-                continue;
-            };
+            let refusal = answer.refusal.unwrap_or_default();
             let code = refusal.code();
             item.error = Error::Refused {
                 peer,
@@ -356,8 +446,8 @@ impl<C: Calls> Client<C> {
                 message: refusal.message,
             };
             match is_verdict(code) {
-                true => results[item.index] = Err(item.error),
-                false => pending.push(item),
+                true => outcome.results[item.index] = Err(item.error),
+                false => outcome.pending.push(item),
             }
         }
     }
@@ -419,33 +509,11 @@ fn coordinator_key(record: &Record) -> Key {
     }
 }
 
-fn draft_item(item: &Item, ttl: Duration) -> Draft {
-    Draft {
-        payload: Payload::Item(item.to_wire()),
-        ttl_s: seconds(ttl),
-        removal: false,
-    }
-}
-
-/// A removal must outlast whatever it hides.
-fn removal(payload: Payload) -> Draft {
-    Draft {
-        payload,
-        ttl_s: MAX_TTL_S,
-        removal: true,
-    }
-}
-
 fn not_empty(name: &str) -> Result<String, Error> {
     match name.is_empty() {
         true => Err(Error::EmptyName),
         false => Ok(name.to_owned()),
     }
-}
-
-/// Whole seconds, at least one: a lifetime of none would be refused as expired.
-fn seconds(ttl: Duration) -> u32 {
-    u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX).max(1)
 }
 
 fn unanswered() -> Error {

@@ -116,6 +116,10 @@ async fn after_a_power_cut_all_is_there(mut all: Vec<Daemon>, known: &Known) {
     );
     for daemon in &all {
         traffic::all_there(daemon, known).await;
+        // Each knows what it has to refresh: its values and its one item.
+        let own = known.keys().filter(|(id, _)| *id == daemon.node_id);
+        let kept = daemon.status().await.requests.expect("told").kept;
+        assert_eq!(kept, own.count() as u64 + 1);
         let found = daemon.search("panda").await.expect("an answer");
         assert_eq!(found.len(), all.len(), "{found:?}");
     }

@@ -171,15 +171,8 @@ impl Record {
 
     /// Names the record: later sequences of the same id replace earlier ones.
     pub fn id(&self) -> Key {
-        let publisher = &self.publisher.0;
-        match &self.body.payload {
-            Some(Payload::Value(v)) if v.name.is_empty() => keys::content_value(&v.data),
-            Some(Payload::Value(v)) => keys::value(&self.publisher, &v.name),
-            Some(Payload::Provider(p)) => Key::hash("provider record", &[publisher, &p.content]),
-            Some(Payload::Item(i)) => Key::hash("item record", &[publisher, i.name.as_bytes()]),
-            Some(Payload::Location(_)) => keys::location(&self.publisher),
-            None => Key::default(),
-        }
+        let payload = self.body.payload.as_ref();
+        payload.map_or_else(Key::default, |payload| id_of(&self.publisher, payload))
     }
 
     /// The keys whose owners hold this record: one for most kinds, one for each
@@ -207,6 +200,17 @@ impl Record {
     /// When it ends, milliseconds since 1970.
     pub fn expires_ms(&self) -> u64 {
         expires_ms(&self.body)
+    }
+}
+
+/// Names the record in which `publisher` says `payload`; see [`Record::id`].
+pub fn id_of(publisher: &NodeId, payload: &Payload) -> Key {
+    match payload {
+        Payload::Value(v) if v.name.is_empty() => keys::content_value(&v.data),
+        Payload::Value(v) => keys::value(publisher, &v.name),
+        Payload::Provider(p) => Key::hash("provider record", &[&publisher.0, &p.content]),
+        Payload::Item(i) => Key::hash("item record", &[&publisher.0, i.name.as_bytes()]),
+        Payload::Location(_) => keys::location(publisher),
     }
 }
 

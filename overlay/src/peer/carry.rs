@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use canopy_core::keyspace::NodeId;
-use canopy_core::node::{Input, Measured, Output};
+use canopy_core::node::{Event, Input, Measured, Output, Role};
 use canopy_proto::wire::CoreMessage;
 
 use super::{Command, Inner, PeerEvent, Permits};
@@ -78,10 +78,17 @@ impl Carrier {
                 self.inner.placements.send_replace(version);
             }
             Output::Role(role) => {
+                if role == Role::SuperNode {
+                    // It needs no home, and looks for new ones afterwards.
+                    self.inner.homes.send_replace(Vec::new());
+                }
                 self.inner.role.send_replace(role);
             }
             Output::Event(event) => {
                 tracing::info!(?event, "peer.event");
+                if let Event::Homes(homes) = &event {
+                    self.inner.homes.send_replace(homes.clone());
+                }
                 let _ = self.inner.events.send(PeerEvent::Core(event));
             }
             Output::Save => return true,

@@ -91,6 +91,7 @@ struct Inner {
     status: ArcSwap<Status>,
     placements: watch::Sender<u64>,
     role: watch::Sender<Role>,
+    homes: watch::Sender<Vec<NodeId>>,
     events: broadcast::Sender<PeerEvent>,
     join_error: Mutex<Option<(SocketAddr, DialError)>>,
 }
@@ -195,6 +196,7 @@ impl Peer {
             status: ArcSwap::from_pointee(core.status(now)),
             placements: watch::Sender::new(0),
             role: watch::Sender::new(core.role()),
+            homes: watch::Sender::new(Vec::new()),
             events,
             join_error: Mutex::new(None),
         });
@@ -227,6 +229,12 @@ impl Peer {
     /// The role, and every change of it.
     pub fn role(&self) -> watch::Receiver<Role> {
         self.inner.role.subscribe()
+    }
+
+    /// The super-nodes that this peer leans on as a leaf, first slot first, and
+    /// every change of them; none while it is a super-node itself.
+    pub fn homes(&self) -> watch::Receiver<Vec<NodeId>> {
+        self.inner.homes.subscribe()
     }
 
     /// Changes whenever the placement does; read it by [`Calls::placement`].

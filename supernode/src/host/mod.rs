@@ -3,10 +3,12 @@
 //!
 //! | file | idea |
 //! |---|---|
+//! | `location` | where others find this peer, kept right in the index |
 //! | `plan` | settings in, every default filled in |
 //! | `tell` | what happens in the peer, as events |
 //! | `trouble` | what keeps the peer from the overlay, in words |
 
+mod location;
 mod plan;
 mod tell;
 mod trouble;
@@ -32,6 +34,7 @@ pub use plan::{Plan, Setup, StartError};
 use crate::event::{BACKLOG, Event};
 use crate::settings::{Preset, Topology};
 use crate::status::{Criterion, Home, MAX_LISTED, Role, Status, SuperNode};
+use location::{Locator, Whereabouts};
 use tell::{as_role, tell, tell_failure};
 use trouble::Trouble;
 
@@ -50,8 +53,9 @@ pub struct Host {
 
 #[derive(Debug)]
 struct Inner {
-    peer: Peer,
-    role: SuperNodeRole,
+    reach: Reach,
+    /// Absent: others need not find this peer.
+    locator: Option<Locator>,
     topology: Topology,
     started: Instant,
     events: broadcast::Sender<Event>,
@@ -95,13 +99,26 @@ impl Host {
         };
         let role = SuperNodeRole::attend(peer.clone(), role)
             .map_err(|error| StartError::Peer(error.to_string()))?;
+        let reach = Reach {
+            peer,
+            role: Arc::new(role),
+        };
         let (events, watched) = broadcast::channel(BACKLOG);
         let trouble = Trouble::default();
         tokio::spawn(tell(happened, events.clone(), trouble.clone()));
-        tokio::spawn(tell_failure(role.failure(), events.clone()));
+        tokio::spawn(tell_failure(reach.role.failure(), events.clone()));
+        let locator = (!plan.visit).then(|| {
+            let whereabouts = Whereabouts {
+                role: reach.peer.role(),
+                homes: reach.peer.homes(),
+            };
+            // New homes are found within this time, and then told within it.
+            let spread = timings.home.attach_jitter;
+            Locator::start(reach.clone(), plan.identity, whereabouts, spread)
+        });
         let inner = Inner {
-            peer,
-            role,
+            reach,
+            locator,
             topology: plan.topology,
             started: Instant::now(),
             events,
@@ -115,34 +132,41 @@ impl Host {
 
     /// The peer underneath.
     pub fn peer(&self) -> &Peer {
-        &self.inner.peer
+        &self.inner.reach.peer
     }
 
     /// What this peer is to the overlay, now.
     pub fn role(&self) -> Role {
-        as_role(*self.inner.peer.role().borrow())
+        as_role(*self.inner.reach.peer.role().borrow())
     }
 
     /// What this peer's index did and holds; `None` while it has none.
     pub fn index_stats(&self) -> Option<IndexStats> {
-        self.inner.role.stats()
+        self.inner.reach.role.stats()
     }
 
     /// How busy this peer is; see [`SuperNodeRole::load`].
     pub fn load(&self) -> watch::Receiver<core::Load> {
-        self.inner.role.load()
+        self.inner.reach.role.load()
     }
 
     /// The operator designates this peer, for the first time or anew; checked
     /// like any mandate.
     pub fn designate(&self, mandate: wire::SignedMandate) {
-        self.inner.peer.designate(mandate);
+        self.inner.reach.peer.designate(mandate);
+    }
+
+    /// Where a super-node is reached, as far as this peer knows.
+    pub fn addrs(&self, node: &NodeId) -> Vec<SocketAddr> {
+        let status = self.inner.reach.peer.status();
+        let known = status.super_nodes.iter().find(|s| s.node == *node);
+        known.map(|s| s.addrs.clone()).unwrap_or_default()
     }
 
     /// How the peer fares, now.
     pub fn status(&self) -> Status {
-        let status = self.inner.peer.status();
-        let sessions = self.inner.peer.fabric();
+        let status = self.inner.reach.peer.status();
+        let sessions = self.inner.reach.peer.fabric();
         let addr_of = |node: &NodeId| {
             let known = status.super_nodes.iter().find(|s| s.node == *node);
             known.and_then(|s| s.addrs.first().copied())
@@ -170,7 +194,7 @@ impl Host {
             threshold: item.threshold.clone(),
             pass: item.pass,
         });
-        let listen = self.inner.peer.local_addr();
+        let listen = self.inner.reach.peer.local_addr();
         Status {
             node_id: status.node,
             role: as_role(status.role),
@@ -194,14 +218,20 @@ impl Host {
 
     /// Says goodbye and frees the port. What the peer serves stays on disk.
     pub async fn close(&self) {
-        self.inner.role.stop();
-        self.inner.peer.close().await;
+        if let Some(locator) = &self.inner.locator {
+            locator.close().await;
+        }
+        self.inner.reach.role.stop();
+        self.inner.reach.peer.close().await;
     }
 
     /// Ends the peer without a word to anybody, as a power cut would.
     pub fn abort(&self) {
-        self.inner.peer.abort();
-        self.inner.role.stop();
+        if let Some(locator) = &self.inner.locator {
+            locator.abort();
+        }
+        self.inner.reach.peer.abort();
+        self.inner.reach.role.stop();
     }
 }
 
@@ -261,25 +291,62 @@ fn preset(preset: Preset) -> canopy_core::preset::Preset {
     }
 }
 
-impl Calls for Host {
+/// The peer and its role: asks others over sessions, and itself without one.
+#[derive(Clone, Debug)]
+struct Reach {
+    peer: Peer,
+    role: Arc<SuperNodeRole>,
+}
+
+impl Calls for Reach {
     fn node_id(&self) -> NodeId {
-        self.inner.peer.node_id()
+        self.peer.node_id()
     }
 
     fn network(&self) -> &str {
-        self.inner.peer.network()
+        self.peer.network()
     }
 
     fn placement(&self) -> Placement {
-        self.inner.peer.placement()
+        self.peer.placement()
     }
 
     fn now_ms(&self) -> u64 {
-        self.inner.peer.now_ms()
+        self.peer.now_ms()
+    }
+
+    async fn call(
+        &self,
+        node: NodeId,
+        request: wire::request::Kind,
+        deadline: Duration,
+    ) -> Result<wire::response::Kind, CallError> {
+        match node == self.node_id() {
+            true => self.role.answer(node, request).await,
+            false => self.peer.call(node, request, deadline).await,
+        }
+    }
+}
+
+impl Calls for Host {
+    fn node_id(&self) -> NodeId {
+        self.inner.reach.node_id()
+    }
+
+    fn network(&self) -> &str {
+        self.inner.reach.network()
+    }
+
+    fn placement(&self) -> Placement {
+        self.inner.reach.placement()
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.inner.reach.now_ms()
     }
 
     fn trouble(&self) -> Option<String> {
-        let status = self.inner.peer.status();
+        let status = self.inner.reach.peer.status();
         let alone = status.super_nodes.is_empty();
         self.inner.trouble.in_words(&status.verdict.items, alone)
     }
@@ -290,10 +357,6 @@ impl Calls for Host {
         request: wire::request::Kind,
         deadline: Duration,
     ) -> Result<wire::response::Kind, CallError> {
-        // A super-node's own requests need no session.
-        match node == self.node_id() {
-            true => self.inner.role.answer(node, request).await,
-            false => self.inner.peer.call(node, request, deadline).await,
-        }
+        self.inner.reach.call(node, request, deadline).await
     }
 }

@@ -84,6 +84,8 @@ pub struct Plan {
     pub process_cpu: bool,
     /// What its index holds at most, should it serve.
     pub limits: Limits,
+    /// It is gone again in a moment: where it is homed is not published.
+    pub visit: bool,
 }
 
 /// What a plan is made of: settings, and what no file says.
@@ -101,6 +103,8 @@ pub struct Setup {
     pub process_cpu: bool,
     /// See [`Plan::limits`].
     pub limits: Limits,
+    /// See [`Plan::visit`].
+    pub visit: bool,
 }
 
 impl Setup {
@@ -160,6 +164,7 @@ impl Setup {
             listen_chosen: settings.listen.is_some(),
             process_cpu: self.process_cpu,
             limits: self.limits,
+            visit: self.visit,
         })
     }
 }

@@ -1,0 +1,80 @@
+//! Hosts that an operator designates, and leaves that use them, on loopback.
+
+#![allow(dead_code, missing_docs, reason = "each test uses a part of it")]
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use canopy_leaf::settings::{Bandwidth, Preset, Settings, Stand};
+use canopy_leaf::{Identity, Leaf, PeerAddr};
+use canopy_supernode::designation::{Designation, Terms};
+use canopy_supernode::host::{Host, Setup};
+
+pub(crate) const BOUND: Duration = Duration::from_secs(30);
+pub(crate) const UPLINK: u64 = 20_000_000;
+
+/// Pause between two looks at what no event tells.
+const LOOK: Duration = Duration::from_millis(50);
+
+pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(BOUND, what).await.expect("in time")
+}
+
+/// Looks until there is something.
+pub(crate) async fn until<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    within(async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    })
+    .await
+}
+
+fn addr(host: &Host) -> PeerAddr {
+    let addr = host.peer().local_addr().expect("bound").to_string();
+    addr.parse().expect("an address")
+}
+
+/// A host designated by the operator, with a port of its own, that joins by
+/// `others`.
+pub(crate) async fn host(
+    operator: &Identity,
+    secret: u8,
+    others: &[&Host],
+    process_cpu: bool,
+) -> Host {
+    let identity = Identity::from_secret([secret; 32]);
+    let terms = Terms {
+        network: "canopy".into(),
+        node: identity.node_id(),
+        capacity_bps: UPLINK,
+        days: 1,
+        zone: String::new(),
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now_ms = now.expect("after 1970").as_millis() as u64;
+    let designation = Designation::sign(operator, &terms, None, now_ms).expect("valid");
+    let setup = Setup {
+        settings: Settings {
+            operator: Some(operator.node_id()),
+            peers: others.iter().map(|host| addr(host)).collect(),
+            preset: Some(Preset::Local),
+            uplink: Some(Bandwidth(UPLINK)),
+            ..Settings::default()
+        },
+        identity: Some(identity),
+        designation: Some(designation.signed().clone()),
+        process_cpu,
+        ..Setup::default()
+    };
+    let plan = setup.plan().await.expect("valid");
+    Host::start(plan).await.expect("loopback has free ports")
+}
+
+pub(crate) async fn leaf(host: &Host, operator: &Identity) -> Leaf {
+    let builder = Leaf::builder().peer(addr(host)).stand(Stand::Never);
+    let builder = builder.operator(operator.node_id());
+    builder.start().await.expect("it starts")
+}
