@@ -81,7 +81,11 @@ impl Leaf for Daemon {
             outcomes.push(pb::PublishOutcome {
                 sequence: 1,
                 error: if refused { "no".into() } else { String::new() },
-                code: if refused { tonic::Code::InvalidArgument as i32 } else { 0 },
+                code: if refused {
+                    tonic::Code::InvalidArgument as i32
+                } else {
+                    0
+                },
             });
             self.items
                 .lock()
