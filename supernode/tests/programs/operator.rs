@@ -139,7 +139,7 @@ fn a_host_that_laid_its_role_down_is_designated_anew_by_the_key_only() {
 
     let args = ["--operator-key", "op.key", "--capacity", "50 Mbit/s"];
     let host = Running::start(home.path(), &args);
-    let back = |event: &Json| event["from"] == "retiring" && event["to"] == "super-node";
+    let back = |event: &Json| event["from"] == "leaf" && event["to"] == "super-node";
     while !back(&host.event("role_changed")) {}
     host.end("-TERM");
 }
