@@ -1,2 +1,7 @@
-//! The program.
-fn main() {}
+//! The program `canopy-sim`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    canopy_sim::cli::main()
+}

@@ -26,8 +26,7 @@ impl World {
     pub(super) fn target(&self, node: Option<NodeId>, addrs: &[SocketAddr]) -> Option<PeerId> {
         let mut there = addrs.iter().filter_map(|addr| {
             let id = *self.by_ip.get(&ip_of(addr))?;
-            let moves = self.peers[id as usize].spec.moves;
-            (self.addresses.of(id, moves) == *addr).then_some(id)
+            (self.addr_of(id, &self.peers[id as usize]) == *addr).then_some(id)
         });
         match node {
             Some(node) => there.find(|id| self.peers[*id as usize].node == node),
@@ -178,7 +177,7 @@ impl World {
     pub(super) fn silence_us(&mut self) -> u64 {
         // As the host sets it: two keep-alives and five seconds, of which part
         // is over when the other side goes.
-        let keep_alive = self.config.preset.timings().home.keep_alive;
+        let keep_alive = self.config.timing.home.keep_alive;
         let idle = micros(keep_alive * 2 + Duration::from_secs(5));
         self.draw.between(idle / 2, idle)
     }

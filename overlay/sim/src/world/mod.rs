@@ -7,6 +7,7 @@
 mod carry;
 mod dial;
 mod faults;
+mod garbage;
 mod measure;
 mod peer;
 mod post;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use canopy_core::keyspace::NodeId;
 use canopy_core::node::{Config, Core, Event, Input, Role};
-use canopy_core::preset::Preset;
+use canopy_core::preset::Timings;
 use canopy_core::time::{Now, Time};
 use canopy_proto::wire::{CoreMessage, SignedMandate, Topology, request, response};
 
@@ -42,7 +43,7 @@ pub struct WorldConfig {
     /// The network between them.
     pub net: NetConfig,
     /// Every timing.
-    pub preset: Preset,
+    pub timing: Timings,
     /// Who serves.
     pub topology: Topology,
     /// Leaves a super-node.
@@ -74,6 +75,7 @@ pub(crate) enum Parcel {
 
 /// Something that will happen.
 enum Coming {
+    Start(PeerId),
     Timeout(PeerId),
     Up {
         peer: PeerId,
@@ -196,12 +198,17 @@ impl World {
         index
     }
 
+    /// Starts a peer at a moment to come, microseconds since the start.
+    pub fn start_at(&mut self, id: PeerId, at: u64) {
+        self.queue.push(at.max(self.clock), Coming::Start(id));
+    }
+
     /// Starts an offline peer; one that ran before has what it had saved.
     pub fn start(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get(id as usize).filter(|peer| !peer.online()) else {
             return;
         };
-        let addr = self.addresses.of(id, peer.spec.moves);
+        let addr = self.addr_of(id, peer);
         self.by_ip.insert(ip_of(&addr), id);
         let identity = peer::identity(self.seed, id);
         let config = self.core_config(id, addr);
@@ -213,6 +220,7 @@ impl World {
         peer.core = Some(Box::new(core));
         peer.role = Role::Leaf;
         peer.homes = 0;
+        peer.started_at = self.clock;
         self.digest.note(self.clock, 1, u64::from(id), 0);
         self.settle(id);
     }
@@ -221,10 +229,7 @@ impl World {
         let spec = &self.peers[id as usize].spec;
         let boots = 0..self.config.bootstraps.min(self.peers.len() as u32);
         let peers = boots.filter(|boot| *boot != id);
-        let peers = peers.map(|boot| {
-            let moves = self.peers[boot as usize].spec.moves;
-            (None, self.addresses.of(boot, moves))
-        });
+        let peers = peers.map(|boot| (None, self.addr_of(boot, &self.peers[boot as usize])));
         Config {
             network: NETWORK.into(),
             topology: self.config.topology,
@@ -238,12 +243,35 @@ impl World {
             addrs: vec![addr],
             port: addr.port(),
             peers: peers.collect(),
-            timing: self.config.preset.timings(),
+            timing: self.config.timing,
             max_leaves: self.config.max_leaves,
             ratio: self.config.ratio,
             floor_bps: self.config.floor_bps,
             cache: self.config.cache,
             designation: self.designations.get(&id).cloned(),
+        }
+    }
+
+    /// Where a peer listens.
+    fn addr_of(&self, id: PeerId, peer: &Peer) -> SocketAddr {
+        match peer.cold.as_ref().and_then(|cold| cold.crowd) {
+            Some(network) => self.addresses.crowded(id, network),
+            None => self.addresses.of(id, peer.spec.moves),
+        }
+    }
+
+    /// Moves an offline peer into the network number `network` of those that
+    /// are kept for crowds.
+    pub(crate) fn crowd(&mut self, id: PeerId, network: u32) {
+        self.peers[id as usize].cold().crowd = Some(network);
+    }
+
+    /// The failure domain of a peer: its zone, else its network.
+    pub(crate) fn domain_of(&self, id: PeerId) -> u32 {
+        let spec = &self.peers[id as usize].spec;
+        match spec.zone {
+            0 => self.addresses.prefix_of(id, spec.moves),
+            zone => zone,
         }
     }
 
@@ -385,6 +413,7 @@ impl World {
 
     fn happen(&mut self, coming: Coming) {
         match coming {
+            Coming::Start(id) => self.start(id),
             Coming::Timeout(id) => {
                 let peer = &mut self.peers[id as usize];
                 if peer.timeout_at != self.clock || peer.core.is_none() {

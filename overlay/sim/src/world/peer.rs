@@ -126,6 +126,7 @@ pub struct Peer {
     pub sent: u64,
     /// See `sent`.
     pub received: u64,
+    pub(super) started_at: u64,
     /// Side of a partition.
     pub(super) side: u8,
     pub(super) cold: Option<Box<Cold>>,
@@ -138,6 +139,8 @@ pub(super) struct Cold {
     pub(super) permits: BTreeMap<NodeId, u64>,
     /// Measurements of it: juror, from, until.
     pub(super) measured: Vec<(PeerId, u64, u64)>,
+    /// It lives in one of the networks that are kept for crowds.
+    pub(super) crowd: Option<u32>,
     /// What it saved before it went offline.
     pub(super) saved: Option<Saved>,
 }
@@ -157,6 +160,7 @@ impl Peer {
             cpu_free: 0,
             sent: 0,
             received: 0,
+            started_at: 0,
             side: 0,
             cold: None,
         }
@@ -170,6 +174,11 @@ impl Peer {
     /// Its core, while it runs.
     pub fn core(&self) -> Option<&Core> {
         self.core.as_deref()
+    }
+
+    /// When it was last started, microseconds since the start.
+    pub fn started_at(&self) -> u64 {
+        self.started_at
     }
 
     pub(super) fn cold(&mut self) -> &mut Cold {
@@ -213,6 +222,14 @@ impl Addresses {
     /// The prefix number of a peer.
     pub(super) fn prefix_of(&self, index: PeerId, moves: u32) -> u32 {
         (index + moves * 7919) % self.used
+    }
+
+    /// Where a peer of a crowd listens: in a network that nobody else is in.
+    pub(super) fn crowded(&self, index: PeerId, network: u32) -> SocketAddr {
+        let prefix = self.prefixes[self.prefixes.len() - 1 - network as usize % 64];
+        let [a, b] = prefix.to_be_bytes();
+        let [.., c, d] = index.to_be_bytes();
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::new(a, b, c, d)), PORT)
     }
 
     /// Where a peer listens after so many moves.
