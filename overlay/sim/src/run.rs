@@ -249,16 +249,42 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// How many peers know how many super-nodes.
+    /// How many peers know how many super-nodes; and a few of those who are
+    /// alone with what they believe.
     fn opinions(&self) -> String {
         let mut known = std::collections::BTreeMap::new();
-        for core in self.world.peers().iter().filter_map(|peer| peer.core()) {
-            *known.entry(core.placement().len()).or_insert(0) += 1;
+        for (id, peer) in (0..).zip(self.world.peers()) {
+            if let Some(core) = peer.core() {
+                let members = core.placement().members();
+                let members: Vec<_> = members.filter_map(|m| self.world.find(&m.node)).collect();
+                known.entry(members).or_insert_with(Vec::new).push(id);
+            }
         }
-        let told = known
-            .iter()
-            .map(|(serve, peers)| format!("{peers} peers know {serve}"));
-        told.collect::<Vec<_>>().join(", ")
+        let mut told: Vec<(Vec<PeerId>, Vec<PeerId>)> = known.into_iter().collect();
+        told.sort_by_key(|(_, peers)| std::cmp::Reverse(peers.len()));
+        let told = told.iter().take(6).map(|(members, peers)| {
+            let first: Vec<String> = peers.iter().take(2).map(|id| self.describe(*id)).collect();
+            let members: Vec<String> = members.iter().take(4).map(|id| self.describe(*id)).collect();
+            format!(
+                "{} peers ({} ...) know [{}]",
+                peers.len(),
+                first.join(", "),
+                members.join(", ")
+            )
+        });
+        told.collect::<Vec<_>>().join("; ")
+    }
+
+    fn describe(&self, id: PeerId) -> String {
+        let peer = self.world.peer(id);
+        let role = match peer.online() {
+            true => peer.role.as_str(),
+            false => "offline",
+        };
+        match peer.spec.nat {
+            Nat::Open => format!("{id} {role}"),
+            _ => format!("{id} {role} behind NAT"),
+        }
     }
 
     /// Lets time pass, peers come and go, and looks now and then.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use canopy_core::keyspace::NodeId;
 use canopy_core::node::Input;
 
+use super::post::occupy;
 use super::{Coming, PeerId, World, ip_of, micros};
 use crate::net::{Nat, State};
 
@@ -58,22 +59,22 @@ impl World {
         };
         let there = self.one_way(dialler, target);
         let back = self.one_way(target, dialler);
-        let arrives = self.clock + there;
-        let slow = u64::from(self.peers[target as usize].spec.slow);
-        let cost = HANDSHAKE_US * slow;
+        let clock = self.clock;
         let peer = &mut self.peers[target as usize];
-        let starts = peer.cpu_free.max(arrives);
-        if starts - arrives > MAX_HANDSHAKES * cost || peer.sessions.len() >= MAX_SESSIONS {
+        let cost = HANDSHAKE_US * u64::from(peer.spec.slow);
+        let busy = peer.cpu_free.saturating_sub(clock);
+        if busy > MAX_HANDSHAKES * cost || peer.sessions.len() >= MAX_SESSIONS {
             self.refused += 1;
             return failed(self, there + back);
         }
-        peer.cpu_free = starts + cost;
-        let sent = self.through_uplink(target, starts + cost, HANDSHAKE_BYTES);
-        let _ = self.through_uplink(dialler, self.clock, HANDSHAKE_BYTES);
-        let Some(sent) = sent else {
+        let accepted = occupy(&mut peer.cpu_free, clock, cost);
+        let asked = self.through_uplink(dialler, HANDSHAKE_BYTES);
+        let answered = self.through_uplink(target, HANDSHAKE_BYTES);
+        let (Some(asked), Some(answered)) = (asked, answered) else {
             return failed(self, DIAL_US);
         };
-        let up = sent + back;
+        // Each of the three holds it up.
+        let up = accepted + (asked - clock) + (answered - clock) + there + back;
         let number = self.sessions.open(dialler, target, up);
         self.peers[dialler as usize].sessions.insert(target);
         self.peers[target as usize].sessions.insert(dialler);

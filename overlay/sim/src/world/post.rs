@@ -48,11 +48,11 @@ impl World {
         let counted = self.traffic.by_kind.entry(name).or_default();
         counted.0 += 1;
         counted.1 += bytes;
-        let now = self.clock.max(open);
-        let Some(departs) = self.through_uplink(from, now, bytes) else {
+        let Some(departs) = self.through_uplink(from, bytes) else {
             self.traffic.overflowed += 1;
             return;
         };
+        let departs = departs.max(open);
         if self.draw.chance(self.config.net.drop_ppm) {
             return;
         }
@@ -94,27 +94,30 @@ impl World {
         );
     }
 
-    /// When `bytes` have left `from`; none where too much waits already.
-    pub(super) fn through_uplink(&mut self, from: PeerId, now: u64, bytes: u64) -> Option<u64> {
+    /// When `bytes` that are sent now have left `from`; none where too much
+    /// waits already.
+    pub(super) fn through_uplink(&mut self, from: PeerId, bytes: u64) -> Option<u64> {
+        let clock = self.clock;
         let peer = &mut self.peers[from as usize];
-        let takes = bytes * 8_000_000 / peer.spec.up_bps.max(1);
-        let starts = peer.up_free.max(now);
-        let wait = starts - now;
-        if wait > 0 && wait.saturating_mul(peer.spec.up_bps) / 8_000_000 > MAX_WAITING {
+        let wait = peer.up_free.saturating_sub(clock);
+        if wait.saturating_mul(peer.spec.up_bps) / 8_000_000 > MAX_WAITING {
             return None;
         }
         peer.sent += bytes;
-        peer.up_free = starts + takes;
+        let takes = bytes * 8_000_000 / peer.spec.up_bps.max(1);
         self.traffic.longest_wait_us = self.traffic.longest_wait_us.max(wait);
-        Some(starts + takes)
+        Some(occupy(&mut peer.up_free, clock, takes))
     }
 
+    /// When what arrives at `arrives` is through the downlink of `to`. What
+    /// waits there is counted as of now: a packet that is long on its way does
+    /// not hold up those that overtake it.
     fn through_downlink(&mut self, to: PeerId, arrives: u64, bytes: u64) -> u64 {
+        let clock = self.clock;
         let peer = &mut self.peers[to as usize];
         let takes = bytes * 8_000_000 / peer.spec.down_bps.max(1);
-        peer.down_free = peer.down_free.max(arrives) + takes;
         peer.received += bytes;
-        peer.down_free
+        arrives + occupy(&mut peer.down_free, clock, takes) - clock
     }
 
     /// How long a packet travels from one peer to another, microseconds.
@@ -173,6 +176,13 @@ impl World {
             parcel => self.arrived.push(Arrived { from, to, parcel }),
         }
     }
+}
+
+/// Keeps something that serves one after the other busy for `takes` more, from
+/// `now` on or when it is free; says when that is over.
+pub(super) fn occupy(free: &mut u64, now: u64, takes: u64) -> u64 {
+    *free = (*free).max(now) + takes;
+    *free
 }
 
 /// What a super-node that drops would have to answer.
