@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::report::{Report, Sample};
 use crate::run::{Options, run};
-use crate::scenario::{Scenario, ScenarioError, Topology, names};
+use crate::scenario::{FAULTS, Scenario, ScenarioError, Topology, names};
 
 /// Runs Canopy's production core in a modelled network, from one seed.
 #[derive(Parser)]
@@ -103,6 +103,7 @@ impl What {
             leaves: self.leaves,
             lasts_s: hours.or(self.minutes.map(|minutes| minutes * 60)),
             topology: self.topology.map(Topology::from),
+            trace: false,
         }
     }
 }
@@ -141,12 +142,11 @@ pub fn main() -> ExitCode {
 fn list() -> Result<bool, ScenarioError> {
     for name in names() {
         let scenario = Scenario::find(name)?;
-        let faults: Vec<String> = scenario.faults.iter().map(u8::to_string).collect();
-        let faults = match faults.is_empty() {
-            true => String::new(),
-            false => format!("  (fault {})", faults.join(", ")),
-        };
-        println!("{name:18} {}{faults}", scenario.about);
+        println!("{name:18} {}", scenario.about);
+        for fault in &scenario.faults {
+            let text = FAULTS.get(usize::from(*fault).wrapping_sub(1));
+            println!("{:20} fault {fault}: {}", "", text.unwrap_or(&"unknown"));
+        }
     }
     Ok(true)
 }
@@ -193,7 +193,14 @@ fn show(report: &Report, wall: f64, json: bool) {
 }
 
 fn once(what: &What, seed: u64, course: bool) -> Result<bool, ScenarioError> {
-    let (report, wall) = watched(what, seed, &what.options())?;
+    let options = Options {
+        trace: course,
+        ..what.options()
+    };
+    let (report, wall) = watched(what, seed, &options)?;
+    if !what.json {
+        report.trace.iter().for_each(|line| println!("{line}"));
+    }
     show(&report, wall, what.json);
     if course && !what.json {
         println!("   time  online  super-nodes  deputies  leaves homed");
@@ -247,7 +254,10 @@ fn compare(what: &What, seed: u64) -> Result<bool, ScenarioError> {
     if what.json {
         println!("{}", serde_json::to_string(&reports).unwrap_or_default());
     } else {
-        println!("{:34} {:>12} {:>12} {:>12}", "", "pure", "hybrid", "elected");
+        println!(
+            "{:34} {:>12} {:>12} {:>12}",
+            "", "pure", "hybrid", "elected"
+        );
         let shown = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.1}"));
         let row = |name: &str, of: &dyn Fn(&Report) -> Option<f64>| {
             let cells: Vec<String> = reports.iter().map(|r| shown(of(r))).collect();

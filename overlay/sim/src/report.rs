@@ -53,6 +53,9 @@ pub struct Report {
     pub traffic: BTreeMap<String, (u64, u64)>,
     /// The course of it.
     pub samples: Vec<Sample>,
+    /// What cores told, if that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trace: Vec<String>,
     /// What did not hold; empty: all did.
     pub violations: Vec<String>,
 }

@@ -22,6 +22,8 @@ const BOOTSTRAPS: u32 = 8;
 const MAX_LEAVES: usize = 50_000;
 /// Signatures remembered for all peers together.
 const SIGNATURES: usize = 8_000_000;
+/// Lines of a trace.
+const MAX_TRACE: usize = 1_000_000;
 /// Peers start within this time, seconds.
 const START_WITHIN_S: u64 = 10;
 const SECOND: u64 = 1_000_000;
@@ -35,6 +37,8 @@ pub struct Options {
     pub lasts_s: Option<u64>,
     /// Who serves, in place of the scenario's.
     pub topology: Option<Topology>,
+    /// Whether to keep what cores tell: elections, races, roles.
+    pub trace: bool,
 }
 
 /// Told now and then how far a run has come.
@@ -50,6 +54,7 @@ pub(crate) struct Run<'a> {
     progress: Progress<'a>,
     samples: Vec<Sample>,
     sampled: u64,
+    trace: Option<Vec<String>>,
     /// When peers come and go by themselves: time, peer.
     pub(crate) churn: std::collections::BTreeSet<(u64, PeerId)>,
 }
@@ -70,7 +75,9 @@ pub fn run(
     scenario.topology = options.topology.unwrap_or(scenario.topology);
     scenario.check()?;
     canopy_core::identity::remember_signatures(SIGNATURES);
-    let report = Run::new(scenario, seed, progress).go(seed);
+    let mut run = Run::new(scenario, seed, progress);
+    run.trace = options.trace.then(Vec::new);
+    let report = run.go(seed);
     canopy_core::identity::remember_signatures(0);
     Ok(report)
 }
@@ -104,6 +111,7 @@ impl<'a> Run<'a> {
             progress,
             samples: Vec::new(),
             sampled: 0,
+            trace: None,
             churn: Default::default(),
         };
         run.populate(&operator);
@@ -204,8 +212,8 @@ impl<'a> Run<'a> {
         let mut served = false;
         while !served && self.world.clock() < limit * SECOND {
             self.go_to(self.world.clock() + SECOND);
-            served = self.world.clock() > START_WITHIN_S * SECOND
-                && all_served(&self.world, fewest);
+            served =
+                self.world.clock() > START_WITHIN_S * SECOND && all_served(&self.world, fewest);
         }
         if !served {
             let (serve, homed) = self.standing();
@@ -217,10 +225,7 @@ impl<'a> Run<'a> {
 
     fn standing(&self) -> (usize, usize) {
         let homed = self.world.peers().iter().filter(|peer| peer.homes > 0);
-        (
-            self.world.with_role(Role::SuperNode).len(),
-            homed.count(),
-        )
+        (self.world.with_role(Role::SuperNode).len(), homed.count())
     }
 
     fn fewest(&self) -> usize {
@@ -264,7 +269,11 @@ impl<'a> Run<'a> {
         told.sort_by_key(|(_, peers)| std::cmp::Reverse(peers.len()));
         let told = told.iter().take(6).map(|(members, peers)| {
             let first: Vec<String> = peers.iter().take(2).map(|id| self.describe(*id)).collect();
-            let members: Vec<String> = members.iter().take(4).map(|id| self.describe(*id)).collect();
+            let members: Vec<String> = members
+                .iter()
+                .take(4)
+                .map(|id| self.describe(*id))
+                .collect();
             format!(
                 "{} peers ({} ...) know [{}]",
                 peers.len(),
@@ -281,9 +290,15 @@ impl<'a> Run<'a> {
             true => peer.role.as_str(),
             false => "offline",
         };
-        match peer.spec.nat {
-            Nat::Open => format!("{id} {role}"),
-            _ => format!("{id} {role} behind NAT"),
+        let nat = match peer.spec.nat {
+            Nat::Open => "",
+            _ => " behind NAT",
+        };
+        let now = self.world.now_of(id);
+        let assembly = peer.core().map_or(0, |core| core.status(now).assembly);
+        match assembly {
+            0 => format!("{id} {role}{nat}"),
+            of => format!("{id} {role}{nat} in an assembly of {of}"),
         }
     }
 
@@ -296,6 +311,17 @@ impl<'a> Run<'a> {
             self.world.run_until(next.max(self.world.clock()));
             self.come_and_go();
             let noticed = self.world.take_noticed();
+            if let Some(trace) = &mut self.trace {
+                let told = noticed.iter().map(|noticed| {
+                    format!(
+                        "{:10.3} s  peer {:4}  {:?}",
+                        noticed.at as f64 / 1e6,
+                        noticed.peer,
+                        noticed.event
+                    )
+                });
+                trace.extend(told.take(MAX_TRACE.saturating_sub(trace.len())));
+            }
             self.watch.take(&self.world, noticed);
             if self.world.clock() >= self.sampled + every {
                 self.sampled = self.world.clock();
@@ -374,7 +400,10 @@ impl<'a> Run<'a> {
         let ratio = last.leaves as f64 / last.super_nodes.max(1) as f64;
         figure("leaves_a_super_node", ratio);
         figure("role_changes", self.watch.role_changes as f64);
-        figure("role_losses_after_the_first_fault", self.watch.role_losses as f64);
+        figure(
+            "role_losses_after_the_first_fault",
+            self.watch.role_losses as f64,
+        );
         figure("elections", self.watch.elections as f64);
         figure("races", self.watch.races as f64);
         figure("leaf_sends_bytes_a_second", last.leaf_sends);
@@ -382,7 +411,10 @@ impl<'a> Run<'a> {
         figure("leaves_homed_milli", self.watch.homed_milli() as f64);
         figure("mandates_refused", self.world.mandates_refused() as f64);
         figure("handshakes_refused", self.world.refused() as f64);
-        figure("messages_over_a_queue", self.world.traffic().overflowed as f64);
+        figure(
+            "messages_over_a_queue",
+            self.world.traffic().overflowed as f64,
+        );
         let wait = self.world.traffic().longest_wait_us as f64 / 1e6;
         figure("longest_wait_for_an_uplink_s", wait);
         let by_kind = self.world.traffic().by_kind.iter();
@@ -390,6 +422,7 @@ impl<'a> Run<'a> {
             .map(|(kind, counts)| ((*kind).to_owned(), *counts))
             .collect();
         report.samples = self.samples;
+        report.trace = self.trace.unwrap_or_default();
         report.violations = self.watch.violations;
         report
     }
@@ -400,8 +433,7 @@ impl<'a> Run<'a> {
         let over = |limit: Option<u64>, value: u64| limit.filter(|limit| value > *limit);
         if let Some(limit) = over(expect.role_losses, self.watch.role_losses) {
             let how = format!("{} did, {limit} may", self.watch.role_losses);
-            self.watch
-                .broke("running super-nodes keep their role", how);
+            self.watch.broke("running super-nodes keep their role", how);
         }
         if let Some(limit) = over(expect.role_changes, self.watch.role_changes) {
             let how = format!("{}, {limit} may be", self.watch.role_changes);

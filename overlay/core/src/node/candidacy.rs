@@ -124,8 +124,7 @@ impl Core {
             .collect();
         let addr = self.contact.addrs.first();
         let host = addr.map(host_of);
-        let same_addr =
-            |other: &[SocketAddr]| host.is_some() && other.first().map(host_of) == host;
+        let same_addr = |other: &[SocketAddr]| host.is_some() && other.first().map(host_of) == host;
         let network = addr.map(Network::of);
         let same_prefix =
             |other: &[SocketAddr]| network.is_some() && other.first().map(Network::of) == network;

@@ -68,7 +68,9 @@ const LENGTHS: [u64; 65] = [
 /// al. (MMCN 2002) found a mean of about 2.9 hours; see Gupta et al. 2004.
 pub fn session_length_us(draw: &mut Draw, mean_us: u64) -> u64 {
     // A peer that goes at once was never there.
-    draw.quantile(&LENGTHS).max(5).saturating_mul(mean_us / 1000)
+    draw.quantile(&LENGTHS)
+        .max(5)
+        .saturating_mul(mean_us / 1000)
 }
 
 #[cfg(test)]

@@ -7,22 +7,46 @@ const ALL: [(&str, &str); 22] = [
     ("cascade", include_str!("../../scenarios/cascade.toml")),
     ("half-loss", include_str!("../../scenarios/half-loss.toml")),
     ("all-loss", include_str!("../../scenarios/all-loss.toml")),
-    ("restart-all", include_str!("../../scenarios/restart-all.toml")),
-    ("domain-lost", include_str!("../../scenarios/domain-lost.toml")),
-    ("growth-storm", include_str!("../../scenarios/growth-storm.toml")),
+    (
+        "restart-all",
+        include_str!("../../scenarios/restart-all.toml"),
+    ),
+    (
+        "domain-lost",
+        include_str!("../../scenarios/domain-lost.toml"),
+    ),
+    (
+        "growth-storm",
+        include_str!("../../scenarios/growth-storm.toml"),
+    ),
     ("unhealthy", include_str!("../../scenarios/unhealthy.toml")),
     ("criteria", include_str!("../../scenarios/criteria.toml")),
-    ("unreachable", include_str!("../../scenarios/unreachable.toml")),
+    (
+        "unreachable",
+        include_str!("../../scenarios/unreachable.toml"),
+    ),
     ("liars", include_str!("../../scenarios/liars.toml")),
     ("sybils", include_str!("../../scenarios/sybils.toml")),
     ("garbage", include_str!("../../scenarios/garbage.toml")),
-    ("free-riders", include_str!("../../scenarios/free-riders.toml")),
+    (
+        "free-riders",
+        include_str!("../../scenarios/free-riders.toml"),
+    ),
     ("partition", include_str!("../../scenarios/partition.toml")),
     ("bridged", include_str!("../../scenarios/bridged.toml")),
     ("clocks", include_str!("../../scenarios/clocks.toml")),
-    ("rolling-restart", include_str!("../../scenarios/rolling-restart.toml")),
-    ("drain-owners", include_str!("../../scenarios/drain-owners.toml")),
-    ("dead-cache", include_str!("../../scenarios/dead-cache.toml")),
+    (
+        "rolling-restart",
+        include_str!("../../scenarios/rolling-restart.toml"),
+    ),
+    (
+        "drain-owners",
+        include_str!("../../scenarios/drain-owners.toml"),
+    ),
+    (
+        "dead-cache",
+        include_str!("../../scenarios/dead-cache.toml"),
+    ),
 ];
 
 /// Their names, in the order of the faults that they show.

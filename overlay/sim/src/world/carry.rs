@@ -3,11 +3,11 @@
 use canopy_core::node::{Event, Input, Output, Role};
 
 use super::measure::Measurement;
-use super::{Coming, Noticed, Parcel, PeerId, World, micros};
+use super::{Coming, Noticed, PeerId, World, micros};
 
 /// Voters that a peer lets measure it at most; as the driver.
 const MAX_PERMITS: usize = 1024;
-/// How long the role's records take to hand over where no index is modelled.
+/// How long a retiring super-node takes to hand its records over.
 const HAND_OVER_US: u64 = 200_000;
 
 impl World {
@@ -47,7 +47,7 @@ impl World {
                 if let Some(to) = known
                     && self.has_session(id, to)
                 {
-                    return self.post(id, to, Parcel::Core(message));
+                    return self.post(id, to, message);
                 }
                 if addrs.is_empty() {
                     return self.later(1, Coming::Unreachable(id, Box::new(node)));
@@ -56,7 +56,7 @@ impl World {
                 if self.connect(id, Some(node), target)
                     && let Some(to) = target
                 {
-                    self.post(id, to, Parcel::Core(message));
+                    self.post(id, to, message);
                 }
             }
             Output::DialBack { token, node, addr } => self.dial_back(id, token, node, addr),
@@ -98,7 +98,7 @@ impl World {
     fn role(&mut self, id: PeerId, role: Role) {
         self.note(10, id, role as u64);
         self.peers[id as usize].role = role;
-        if role == Role::Retiring && !self.hands_over {
+        if role == Role::Retiring {
             let input = Box::new(Input::HandedOver);
             self.later(HAND_OVER_US, Coming::Tell(id, input));
         }

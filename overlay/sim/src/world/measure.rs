@@ -102,7 +102,8 @@ impl World {
         let down_bps = share.min(line.down_bps / together).min(own.up_bps);
         let loss_ppm = self.config.net.loss_ppm + line.loss_ppm + own.loss_ppm;
         // Loss costs goodput about as much as it costs packets.
-        let kept = |bps: u64| bps - bps.saturating_mul(u64::from(loss_ppm.min(1_000_000))) / 1_000_000;
+        let kept =
+            |bps: u64| bps - bps.saturating_mul(u64::from(loss_ppm.min(1_000_000))) / 1_000_000;
         let bytes = (up_bps + down_bps) / 8 * (measurement.lasts / 1000) / 1000;
         self.measured_bytes += bytes;
         let round_trip = self.one_way(juror, candidate) + self.one_way(candidate, juror);

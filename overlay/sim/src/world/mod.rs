@@ -19,7 +19,7 @@ use canopy_core::keyspace::NodeId;
 use canopy_core::node::{Config, Core, Event, Input, Role};
 use canopy_core::preset::Timings;
 use canopy_core::time::{Now, Time};
-use canopy_proto::wire::{CoreMessage, SignedMandate, Topology, request, response};
+use canopy_proto::wire::{CoreMessage, SignedMandate, Topology};
 
 use crate::digest::Digest;
 use crate::draw::Draw;
@@ -62,17 +62,6 @@ pub struct WorldConfig {
     pub peers: u32,
 }
 
-/// What travels in a session.
-#[derive(Clone, Debug)]
-pub(crate) enum Parcel {
-    /// From core to core.
-    Core(Box<CoreMessage>),
-    /// A request to an index, under the asker's number.
-    Ask(u64, Box<request::Kind>),
-    /// Its answer.
-    Tell(u64, Box<response::Kind>),
-}
-
 /// Something that will happen.
 enum Coming {
     Start(PeerId),
@@ -93,7 +82,7 @@ enum Coming {
         from: PeerId,
         to: PeerId,
         number: u32,
-        parcel: Parcel,
+        message: Box<CoreMessage>,
     },
     DialedBack {
         peer: PeerId,
@@ -102,13 +91,6 @@ enum Coming {
     },
     MeasureEnd(Box<Measurement>),
     Tell(PeerId, Box<Input>),
-}
-
-/// A request or an answer that arrived, for those who run the index.
-pub(crate) struct Arrived {
-    pub(crate) from: PeerId,
-    pub(crate) to: PeerId,
-    pub(crate) parcel: Parcel,
 }
 
 /// What happened that somebody who watches the world may want to know.
@@ -142,12 +124,9 @@ pub struct World {
     events: u64,
     traffic: Traffic,
     noticed: Vec<Noticed>,
-    arrived: Vec<Arrived>,
     /// Handshakes refused because too many were under way.
     refused: u64,
     designations: crate::net::SpreadMap<PeerId, SignedMandate>,
-    /// Somebody else hands over what a retiring super-node holds.
-    pub(crate) hands_over: bool,
     /// News of super-nodes that cores have taken in.
     seen: u64,
     /// Mandates that cores have refused.
@@ -176,10 +155,8 @@ impl World {
             events: 0,
             traffic: Traffic::default(),
             noticed: Vec::new(),
-            arrived: Vec::new(),
             refused: 0,
             designations: Default::default(),
-            hands_over: false,
             seen: 0,
             mandates_refused: 0,
             measured_bytes: 0,
@@ -327,10 +304,6 @@ impl World {
         std::mem::take(&mut self.noticed)
     }
 
-    pub(crate) fn take_arrived(&mut self) -> Vec<Arrived> {
-        std::mem::take(&mut self.arrived)
-    }
-
     /// The hash of all that happened so far.
     pub fn digest(&self) -> Digest {
         self.digest
@@ -359,11 +332,6 @@ impl World {
     /// Mandates that peers refused.
     pub fn mandates_refused(&self) -> u64 {
         self.mandates_refused
-    }
-
-    /// When something next happens, microseconds since the start.
-    pub(crate) fn next_at(&mut self) -> Option<u64> {
-        self.queue.next_at()
     }
 
     /// Lets everything happen up to `until`, microseconds since the start.
@@ -446,8 +414,8 @@ impl World {
                 from,
                 to,
                 number,
-                parcel,
-            } => self.deliver(from, to, number, parcel),
+                message,
+            } => self.deliver(from, to, number, message),
             Coming::DialedBack {
                 peer,
                 token,

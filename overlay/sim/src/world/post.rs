@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use canopy_core::node::Input;
-use canopy_proto::wire::core_message::Kind;
 use canopy_proto::wire::CoreMessage;
+use canopy_proto::wire::core_message::Kind;
 use prost::Message;
 
-use super::{Arrived, Coming, Parcel, PeerId, World};
+use super::{Coming, PeerId, World};
 use crate::net::{State, round_trip_us};
 
 /// What a packet adds to a message: IP, UDP, QUIC's short header and tag, and
@@ -34,8 +34,8 @@ pub struct Traffic {
 }
 
 impl World {
-    /// Sends `parcel` over the session of the two, which there is.
-    pub(crate) fn post(&mut self, from: PeerId, to: PeerId, parcel: Parcel) {
+    /// Sends `message` over the session of the two, which there is.
+    pub(crate) fn post(&mut self, from: PeerId, to: PeerId, message: Box<CoreMessage>) {
         let Some(session) = self.sessions.get(from, to) else {
             return;
         };
@@ -43,7 +43,7 @@ impl World {
             return;
         };
         let number = session.number;
-        let (name, size) = describe(&parcel);
+        let (name, size) = (kind_name(&message), message.encoded_len() as u64);
         let bytes = size + PACKET_OVERHEAD * size.div_ceil(PACKET).max(1);
         let counted = self.traffic.by_kind.entry(name).or_default();
         counted.0 += 1;
@@ -72,14 +72,14 @@ impl World {
         let at = self.through_downlink(to, arrives, bytes);
         if twice {
             let again = at + self.one_way(from, to);
-            let parcel = parcel.clone();
+            let message = message.clone();
             self.queue.push(
                 again,
                 Coming::Deliver {
                     from,
                     to,
                     number,
-                    parcel,
+                    message,
                 },
             );
         }
@@ -89,7 +89,7 @@ impl World {
                 from,
                 to,
                 number,
-                parcel,
+                message,
             },
         );
     }
@@ -155,26 +155,27 @@ impl World {
         cost
     }
 
-    pub(super) fn deliver(&mut self, from: PeerId, to: PeerId, number: u32, parcel: Parcel) {
+    pub(super) fn deliver(
+        &mut self,
+        from: PeerId,
+        to: PeerId,
+        number: u32,
+        message: Box<CoreMessage>,
+    ) {
         let open = self.sessions.get(from, to).is_some_and(|session| {
             session.number == number && matches!(session.state, State::Open { .. })
         });
         if !open || self.is_cut(from, to) || !self.peers[to as usize].online() {
             return;
         }
-        let (name, size) = describe(&parcel);
+        let (name, size) = (kind_name(&message), message.encoded_len() as u64);
         let detail = size << 16 | name.len() as u64;
         self.note(6, to, u64::from(from) << 32 ^ detail);
-        match parcel {
-            Parcel::Core(message) => {
-                if self.peers[to as usize].spec.drops && is_duty(&message) {
-                    return;
-                }
-                let from = self.peers[from as usize].node;
-                self.tell(to, Input::Message { from, message });
-            }
-            parcel => self.arrived.push(Arrived { from, to, parcel }),
+        if self.peers[to as usize].spec.drops && is_duty(&message) {
+            return;
         }
+        let from = self.peers[from as usize].node;
+        self.tell(to, Input::Message { from, message });
     }
 }
 
@@ -191,27 +192,6 @@ fn is_duty(message: &CoreMessage) -> bool {
         message.kind,
         Some(Kind::RosterDigest(_) | Kind::SeatsAsk(_) | Kind::LoadReport(_) | Kind::VotersAsk(_))
     )
-}
-
-/// The name of a parcel's kind, and its encoded size in bytes.
-fn describe(parcel: &Parcel) -> (&'static str, u64) {
-    match parcel {
-        Parcel::Core(message) => (kind_name(message), message.encoded_len() as u64),
-        Parcel::Ask(_, kind) => {
-            let request = canopy_proto::wire::Request {
-                kind: Some((**kind).clone()),
-                ..Default::default()
-            };
-            ("request", request.encoded_len() as u64)
-        }
-        Parcel::Tell(_, kind) => {
-            let response = canopy_proto::wire::Response {
-                kind: Some((**kind).clone()),
-                ..Default::default()
-            };
-            ("response", response.encoded_len() as u64)
-        }
-    }
 }
 
 fn kind_name(message: &CoreMessage) -> &'static str {
@@ -242,4 +222,3 @@ fn kind_name(message: &CoreMessage) -> &'static str {
         Some(Kind::Forward(_)) => "forward",
     }
 }
-
