@@ -1,7 +1,8 @@
 //! The scenarios that the program brings along.
 
-const ALL: [(&str, &str); 22] = [
+const ALL: [(&str, &str); 23] = [
     ("steady", include_str!("../../scenarios/steady.toml")),
+    ("crowd", include_str!("../../scenarios/crowd.toml")),
     ("churn", include_str!("../../scenarios/churn.toml")),
     ("chaos", include_str!("../../scenarios/chaos.toml")),
     ("cascade", include_str!("../../scenarios/cascade.toml")),
