@@ -190,6 +190,21 @@ fn show(report: &Report, wall: f64, json: bool) {
         report.virtual_s / wall.max(0.001),
         report.events as f64 / wall.max(0.001) / 1e6,
     );
+    if let Some(bytes) = peak_memory() {
+        println!(
+            "  {:.2} GiB of memory at most, {} bytes a peer",
+            bytes as f64 / f64::from(1 << 30),
+            bytes / u64::from(report.peers.max(1)),
+        );
+    }
+}
+
+/// The most memory that this process had, bytes; where the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
 }
 
 fn once(what: &What, seed: u64, course: bool) -> Result<bool, ScenarioError> {
