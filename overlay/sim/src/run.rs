@@ -16,16 +16,16 @@ use crate::scenario::{Fault, Scenario, ScenarioError, Topology};
 use crate::watch::{Watch, all_served};
 use crate::world::{NETWORK, PeerId, START_MS, World, WorldConfig};
 
-/// Peers that everybody is told of.
-const BOOTSTRAPS: u32 = 8;
 /// Leaves that one super-node takes.
 const MAX_LEAVES: usize = 50_000;
 /// Signatures remembered for all peers together.
 const SIGNATURES: usize = 8_000_000;
 /// Lines of a trace.
 const MAX_TRACE: usize = 1_000_000;
-/// Peers start within this time, seconds.
+/// Peers start within this time at least, seconds; of very many, so many start
+/// in a second.
 const START_WITHIN_S: u64 = 10;
+const STARTS_A_SECOND: u64 = 2_000;
 const SECOND: u64 = 1_000_000;
 
 /// What can be chosen besides the scenario itself.
@@ -96,7 +96,7 @@ impl<'a> Run<'a> {
                 cache: scenario.cache,
                 max_leaves: MAX_LEAVES,
                 floor_bps: scenario.floor_bps,
-                bootstraps: BOOTSTRAPS,
+                bootstraps: scenario.bootstraps,
                 operator: hybrid.then(|| operator.node_id()),
                 peers: scenario.leaves,
             },
@@ -120,6 +120,7 @@ impl<'a> Run<'a> {
 
     fn populate(&mut self, operator: &Identity) {
         let scenario = &self.scenario;
+        let bootstraps = scenario.bootstraps;
         let (colluding, riding) = (scenario.colluding_percent, scenario.free_riding_percent);
         for index in 0..scenario.leaves {
             let (lies, rides) = (
@@ -127,7 +128,7 @@ impl<'a> Run<'a> {
                 self.draw.chance(riding * 10_000),
             );
             self.world.add(|spec| {
-                if index < BOOTSTRAPS {
+                if index < bootstraps {
                     spec.nat = Nat::Open;
                 }
                 if lies {
@@ -200,10 +201,11 @@ impl<'a> Run<'a> {
 
     /// Starts everybody and waits until everybody is served.
     fn found(&mut self) -> Option<u64> {
+        let within = START_WITHIN_S.max(u64::from(self.scenario.leaves) / STARTS_A_SECOND);
         for id in 0..self.scenario.leaves {
-            let at = match id < BOOTSTRAPS {
+            let at = match id < self.scenario.bootstraps {
                 true => 0,
-                false => self.draw.below(START_WITHIN_S * SECOND),
+                false => self.draw.below(within * SECOND),
             };
             self.world.start_at(id, at);
         }
@@ -345,7 +347,7 @@ impl<'a> Run<'a> {
             return;
         };
         let mean = churn.mean_minutes * 60 * SECOND;
-        for id in BOOTSTRAPS..self.scenario.leaves {
+        for id in self.scenario.bootstraps..self.scenario.leaves {
             // Met somewhere in its session: the rest of it is as long as what
             // is over, on average.
             let left = session_length_us(&mut self.draw, mean);

@@ -275,6 +275,9 @@ pub struct Scenario {
     /// Super-nodes that a leaf remembers.
     #[serde(default = "two_hundred")]
     pub cache: usize,
+    /// Peers that everybody is told of.
+    #[serde(default = "eight")]
+    pub bootstraps: u32,
     /// What a super-node must carry at least, bits a second.
     #[serde(default = "five_million")]
     pub floor_bps: u64,
@@ -303,6 +306,10 @@ fn forty() -> usize {
 
 fn two_hundred() -> usize {
     200
+}
+
+fn eight() -> u32 {
+    8
 }
 
 fn five_million() -> u64 {
