@@ -108,20 +108,53 @@ impl Contact {
 /// failure domains care: IPv4 /16, IPv6 /32, the whole address on private
 /// networks, and address with port on loopback, where every peer counts as a
 /// network of its own.
-pub fn prefix(addr: &SocketAddr) -> String {
-    match addr.ip().to_canonical() {
-        ip if ip.is_loopback() => addr.to_string(),
-        IpAddr::V4(ip) if ip.is_private() || ip.is_link_local() => ip.to_string(),
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            format!("{a}.{b}.0.0/16")
-        }
-        IpAddr::V6(ip) if ip.is_unique_local() || ip.is_unicast_link_local() => ip.to_string(),
-        IpAddr::V6(ip) => {
-            let [a, b, ..] = ip.segments();
-            format!("{a:x}:{b:x}::/32")
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Network {
+    /// A loopback address, with its port.
+    Loopback(SocketAddr),
+    /// An address of a private network.
+    Private(IpAddr),
+    /// The first two bytes of a public IPv4 address.
+    V4([u8; 2]),
+    /// The first two groups of a public IPv6 address.
+    V6([u16; 2]),
+}
+
+impl Network {
+    /// The network of `addr`.
+    pub fn of(addr: &SocketAddr) -> Self {
+        match addr.ip().to_canonical() {
+            ip if ip.is_loopback() => Self::Loopback(*addr),
+            IpAddr::V4(ip) if ip.is_private() || ip.is_link_local() => Self::Private(ip.into()),
+            IpAddr::V4(ip) => {
+                let [a, b, ..] = ip.octets();
+                Self::V4([a, b])
+            }
+            IpAddr::V6(ip) if ip.is_unique_local() || ip.is_unicast_link_local() => {
+                Self::Private(ip.into())
+            }
+            IpAddr::V6(ip) => {
+                let [a, b, ..] = ip.segments();
+                Self::V6([a, b])
+            }
         }
     }
+}
+
+impl std::fmt::Display for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Loopback(addr) => addr.fmt(f),
+            Self::Private(ip) => ip.fmt(f),
+            Self::V4([a, b]) => write!(f, "{a}.{b}.0.0/16"),
+            Self::V6([a, b]) => write!(f, "{a:x}:{b:x}::/32"),
+        }
+    }
+}
+
+/// The [`Network`] of `addr`, as text.
+pub fn prefix(addr: &SocketAddr) -> String {
+    Network::of(addr).to_string()
 }
 
 #[cfg(test)]

@@ -10,8 +10,12 @@ use prost::Message;
 
 use crate::keyspace::NodeId;
 
+mod memory;
+
+pub use memory::remember_signatures;
+
 /// What kind of body a signature is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Domain {
     /// [`wire::Contact`]
     Contact,
@@ -102,6 +106,18 @@ impl std::fmt::Debug for Identity {
 }
 
 /// Checks that `signature` is `signer`'s of `body` under `domain`.
+pub fn verify(
+    domain: Domain,
+    signer: &NodeId,
+    body: &Bytes,
+    signature: &[u8],
+) -> Result<(), SignatureError> {
+    memory::remembered(domain, signer, body, signature, || {
+        verify_bytes(domain, signer, body, signature)
+    })
+}
+
+/// As [`verify`], for a body that is not kept in [`Bytes`].
 pub fn verify_bytes(
     domain: Domain,
     signer: &NodeId,
@@ -120,7 +136,7 @@ pub fn open<M: Message + Default>(
     signed: &wire::Signed,
 ) -> Result<(NodeId, M), SignatureError> {
     let signer = NodeId::from_slice(&signed.signer).ok_or(SignatureError::Signer)?;
-    verify_bytes(domain, &signer, &signed.body, &signed.signature)?;
+    verify(domain, &signer, &signed.body, &signed.signature)?;
     let message = M::decode(signed.body.clone()).map_err(|_| SignatureError::Body)?;
     Ok((signer, message))
 }

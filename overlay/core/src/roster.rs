@@ -252,13 +252,10 @@ impl Roster {
     /// the nearest to us, and forgets the mandates themselves: a leaf has no
     /// use for more. `keep` always stays.
     pub fn trim(&mut self, limit: usize, keep: &[NodeId]) -> Vec<NodeId> {
-        let own = Key(self.own.0);
-        let mut by_distance: Vec<_> = self.entries.keys().copied().collect();
-        by_distance.sort_by_key(|node| {
-            let asked = keep.contains(node) || *node == self.own;
-            (!asked, !self.serves(node), own.distance(&Key(node.0)))
-        });
-        let dropped = by_distance.split_off(limit.min(by_distance.len()));
+        let dropped = match self.entries.len() > limit {
+            true => self.farthest(limit, keep),
+            false => Vec::new(),
+        };
         for node in &dropped {
             self.entries.remove(node);
         }
@@ -268,6 +265,20 @@ impl Roster {
             }
         }
         dropped
+    }
+
+    /// All but the `limit` that [`Roster::trim`] keeps.
+    fn farthest(&self, limit: usize, keep: &[NodeId]) -> Vec<NodeId> {
+        let mut by_distance: Vec<_> = self.entries.keys().copied().collect();
+        by_distance.sort_by_cached_key(|node| {
+            let asked = keep.contains(node) || *node == self.own;
+            (!asked, !self.serves(node), self.own_distance(node))
+        });
+        by_distance.split_off(limit)
+    }
+
+    fn own_distance(&self, node: &NodeId) -> Key {
+        Key(self.own.0).distance(&Key(node.0))
     }
 
     /// The entry of `node`.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use canopy_proto::wire;
 
 use super::ballot::BallotError;
 use super::mandate::{Basis, MAX_ASSEMBLY, Mandate};
-use crate::identity::{Domain, SignatureError, verify_bytes};
+use crate::identity::{Domain, SignatureError, verify};
 use crate::keyspace::{NodeId, keys};
 use crate::placement::Placement;
 
@@ -208,7 +209,7 @@ fn majority(endorsers: &[NodeId], assembly: &[NodeId]) -> Result<(), MandateErro
 /// Checks every signature of `body`; returns the distinct signers, in order.
 pub(super) fn signers(
     domain: Domain,
-    body: &[u8],
+    body: &Bytes,
     endorsements: &[wire::Endorsement],
 ) -> Result<Vec<NodeId>, MandateError> {
     if endorsements.is_empty() || endorsements.len() > MAX_ASSEMBLY {
@@ -224,7 +225,7 @@ pub(super) fn signers(
         signers.push(signer);
     }
     for (signer, endorsement) in signers.iter().zip(endorsements) {
-        verify_bytes(domain, signer, body, &endorsement.signature)?;
+        verify(domain, signer, body, &endorsement.signature)?;
     }
     Ok(signers)
 }

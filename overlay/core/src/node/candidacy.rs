@@ -9,7 +9,7 @@ use rand::Rng;
 use super::jury::Dial;
 use super::timers::Timer;
 use super::{Config, Core, Output, Role, Stand};
-use crate::contact::{self, Contact};
+use crate::contact::{self, Contact, Network};
 use crate::election::backoff::Backoff;
 use crate::election::criteria::{CriteriaConfig, Facts, Verdict, evaluate};
 use crate::keyspace::NodeId;
@@ -28,6 +28,8 @@ const MAX_REACHED: usize = 16;
 const DIAL_BACKS: usize = 3;
 /// Rounds of asking at the usual pace; after these, each waits longer.
 const PATIENT_TRIES: u32 = 20;
+/// Networks of other peers that are counted: more than any criterion asks for.
+const KNOWN_NETWORKS: usize = 8;
 /// Dial-backs under way at once.
 const MAX_PENDING: usize = 4;
 
@@ -104,28 +106,28 @@ impl Core {
     /// Judges this peer by every criterion, with value and threshold of each.
     pub(super) fn verdict(&self, now: Now) -> Verdict {
         let state = &self.candidacy;
-        let networks: BTreeSet<String> = self
-            .links
-            .values()
-            .filter_map(|link| link.contact.addrs.first())
-            .map(contact::prefix)
-            .collect();
+        // A peer that everybody was told of has links to thousands of networks.
+        let mut networks: Vec<Network> = Vec::with_capacity(KNOWN_NETWORKS);
+        let addrs = self.links.values().map(|link| &link.contact.addrs);
+        for network in addrs.filter_map(|addrs| addrs.first()).map(Network::of) {
+            if networks.len() == KNOWN_NETWORKS {
+                break;
+            }
+            if !networks.contains(&network) {
+                networks.push(network);
+            }
+        }
         let reached: BTreeSet<&str> = state
             .reached_from
             .values()
             .map(|(network, _)| network.as_str())
             .collect();
         let addr = self.contact.addrs.first();
-        let same_addr = |other: &[SocketAddr]| {
-            addr.is_some_and(|a| other.first().is_some_and(|o| host_of(o) == host_of(a)))
-        };
-        let same_prefix = |other: &[SocketAddr]| {
-            addr.is_some_and(|a| {
-                other
-                    .first()
-                    .is_some_and(|o| contact::prefix(o) == contact::prefix(a))
-            })
-        };
+        let host = addr.map(host_of);
+        let same_addr = |other: &[SocketAddr]| host.is_some() && other.first().map(host_of) == host;
+        let network = addr.map(Network::of);
+        let same_prefix =
+            |other: &[SocketAddr]| network.is_some() && other.first().map(Network::of) == network;
         let others = || {
             self.roster
                 .serving()
@@ -376,9 +378,9 @@ impl Core {
 }
 
 /// The part of an address that a cap counts: the IP, or on loopback the whole.
-pub(super) fn host_of(addr: &SocketAddr) -> String {
+pub(super) fn host_of(addr: &SocketAddr) -> SocketAddr {
     match addr.ip().to_canonical() {
-        ip if ip.is_loopback() => addr.to_string(),
-        ip => ip.to_string(),
+        ip if ip.is_loopback() => *addr,
+        ip => SocketAddr::new(ip, 0),
     }
 }

@@ -156,6 +156,11 @@ impl Core {
         self.contact.node_id
     }
 
+    /// Where this peer is reached, as it tells others.
+    pub fn contact(&self) -> &Contact {
+        &self.contact
+    }
+
     /// What this peer is now.
     pub fn role(&self) -> Role {
         self.role

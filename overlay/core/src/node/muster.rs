@@ -23,6 +23,8 @@ use crate::time::{Now, Time};
 const MAX_MEMBERS: usize = 256;
 /// Peers dialled at once while joining.
 const DIALS: usize = 8;
+/// Linked peers that are asked at once whether they know a super-node.
+const MAX_ASKED: usize = 32;
 /// Members that one message tells of.
 const GOSSIP: usize = 48;
 /// A candidate and the smallest jury.
@@ -63,11 +65,11 @@ impl State {
         self.members.values().map(|member| &member.contact)
     }
 
-    /// The order in which members take the chair.
-    fn chairs(&self, network: &str) -> Vec<NodeId> {
-        let mut order: Vec<NodeId> = self.members.keys().copied().collect();
-        order.sort_by_key(|node| Key::hash("chair", &[network.as_bytes(), &node.0]));
-        order
+    /// How many members take the chair before `node`.
+    fn before(&self, network: &str, node: &NodeId) -> usize {
+        let lot = |node: &NodeId| Key::hash("chair", &[network.as_bytes(), &node.0]);
+        let own = lot(node);
+        self.members.keys().filter(|other| lot(other) < own).count()
     }
 }
 
@@ -92,7 +94,13 @@ impl Core {
         for (node, addr) in self.pick(self.config.peers.clone(), DIALS) {
             self.join_by(node, addr);
         }
-        for node in self.links.keys().copied().collect::<Vec<_>>() {
+        // A peer that everybody was told of has thousands of links.
+        let linked: Vec<NodeId> = self.links.keys().copied().collect();
+        let asked = match linked.len() {
+            0..=MAX_ASKED => linked,
+            _ => self.pick(linked, MAX_ASKED),
+        };
+        for node in asked {
             let digest = self.digest(true);
             self.send(node, digest);
         }
@@ -217,28 +225,27 @@ impl Core {
             let Some(signed) = entry.contact.filter(|_| age < horizon) else {
                 continue;
             };
-            let known = state
-                .members
-                .values_mut()
-                .find(|member| member.contact.signed == signed);
+            let signer = NodeId::from_slice(&signed.signer);
+            let known = signer.and_then(|signer| state.members.get_mut(&signer));
             let heard = now.at - age;
-            if let Some(member) = known {
+            if let Some(member) = known.filter(|member| member.contact.signed == signed) {
                 if heard >= member.heard && member.contact.node_id != own {
                     member.heard = heard;
                     member.candidacy = entry.candidacy.unwrap_or_default();
                 }
                 continue;
             }
+            // A full assembly takes nobody in: no need to check who it is.
+            let old = signer.and_then(|signer| state.members.get(&signer));
+            let old = old.map(|member| member.contact.issued_ms);
+            if old.is_none() && state.members.len() >= MAX_MEMBERS {
+                continue;
+            }
             let Ok(contact) = Contact::open(&signed) else {
                 continue;
             };
             let node = contact.node_id;
-            let old = state
-                .members
-                .get(&node)
-                .map(|member| member.contact.issued_ms);
-            let full = state.members.len() >= MAX_MEMBERS && old.is_none();
-            if node == own || full || old.is_some_and(|issued| issued >= contact.issued_ms) {
+            if node == own || old.is_some_and(|issued| issued >= contact.issued_ms) {
                 continue;
             }
             news |= old.is_none();
@@ -326,15 +333,12 @@ impl Core {
         let Some(state) = self.muster.as_ref().filter(|_| self.election.is_none()) else {
             return;
         };
-        let rank = state
-            .chairs(&self.config.network)
-            .iter()
-            .position(|node| *node == self.node_id());
         let waited = now.at.since(state.settled);
-        let turn = rank.is_some_and(|rank| {
-            waited >= quiet + patience * u32::try_from(rank).unwrap_or(u32::MAX)
-        });
-        if !turn || state.members.len() < MIN_ASSEMBLY {
+        if waited < quiet || state.members.len() < MIN_ASSEMBLY {
+            return;
+        }
+        let rank = state.before(&self.config.network, &self.node_id());
+        if waited < quiet + patience * u32::try_from(rank).unwrap_or(u32::MAX) {
             return;
         }
         let mut candidates: Vec<&Member> = state

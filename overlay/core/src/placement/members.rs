@@ -41,14 +41,23 @@ pub(super) struct Members {
 
 impl Members {
     /// These members after `changes` (`None`: leaves), and the seats that come
-    /// and go with that.
-    pub(super) fn changed(&self, changes: BTreeMap<NodeId, Option<Member>>) -> (Self, Vec<Edit>) {
+    /// and go with that, if they are `wanted`.
+    pub(super) fn changed(
+        &self,
+        changes: BTreeMap<NodeId, Option<Member>>,
+        wanted: bool,
+    ) -> (Self, Vec<Edit>) {
+        let edit_seats = |node: &NodeId, slot, from, to, edits: &mut Vec<Edit>| {
+            if wanted {
+                edit_seats(node, slot, from, to, edits);
+            }
+        };
         let mut out = self.clone();
         let mut edits = Vec::new();
         let mut left = Vec::new();
         let mut joined = Vec::new();
-        for (node, wanted) in changes {
-            match (self.find(&node).ok(), wanted) {
+        for (node, member) in changes {
+            match (self.find(&node).ok(), member) {
                 (Some(at), Some(member)) => {
                     let slot = self.order[at];
                     edit_seats(
@@ -79,6 +88,16 @@ impl Members {
         out.free.extend(left);
         out.count();
         (out, edits)
+    }
+
+    /// Every seat of every member, as if it came now.
+    pub(super) fn all_seats(&self) -> Vec<Edit> {
+        let mut edits = Vec::new();
+        for &slot in &self.order {
+            let member = self.member(slot);
+            edit_seats(&member.node, slot, 0, member.seats, &mut edits);
+        }
+        edits
     }
 
     fn take_slot(&mut self, member: Member) -> u32 {

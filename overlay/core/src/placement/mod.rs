@@ -16,7 +16,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::keyspace::{Key, NodeId};
 
@@ -52,8 +52,17 @@ pub struct Placement {
 #[derive(Debug, Default)]
 struct Inner {
     members: Members,
-    seats: Seats,
+    /// Laid out when they are first asked for: a leaf that looks nothing up
+    /// needs only to know who serves.
+    seats: OnceLock<Seats>,
     version: u64,
+}
+
+impl Inner {
+    fn seats(&self) -> &Seats {
+        self.seats
+            .get_or_init(|| Seats::default().edited(self.members.all_seats()))
+    }
 }
 
 impl Placement {
@@ -90,24 +99,19 @@ impl Placement {
         if changes.is_empty() {
             return self.clone();
         }
-        let (members, edits) = self.inner.members.changed(changes);
+        let laid_out = self.inner.seats.get();
+        let (members, edits) = self.inner.members.changed(changes, laid_out.is_some());
         let version = self.inner.version + 1;
         if members.wasteful() {
-            let all: Vec<_> = members.iter().cloned().collect();
-            return Self::build(all, version);
+            let all = members.iter().map(|m| (m.node, Some(m.clone()))).collect();
+            let (members, _) = Members::default().changed(all, false);
+            return Self::from_parts(members, OnceLock::new(), version);
         }
-        let seats = self.inner.seats.edited(edits);
+        let seats = laid_out.map_or_else(OnceLock::new, |seats| seats.edited(edits).into());
         Self::from_parts(members, seats, version)
     }
 
-    fn build(all: Vec<Member>, version: u64) -> Self {
-        let changes = all.into_iter().map(|m| (m.node, Some(m))).collect();
-        let (members, edits) = Members::default().changed(changes);
-        let seats = Seats::default().edited(edits);
-        Self::from_parts(members, seats, version)
-    }
-
-    fn from_parts(members: Members, seats: Seats, version: u64) -> Self {
+    fn from_parts(members: Members, seats: OnceLock<Seats>, version: u64) -> Self {
         Self {
             inner: Arc::new(Inner {
                 members,
@@ -141,7 +145,7 @@ impl Placement {
     }
 
     fn pick(&self, key: &Key, count: usize, out: impl FnMut(NodeId)) {
-        owners::pick(&self.inner.members, &self.inner.seats, key, count, out);
+        owners::pick(&self.inner.members, self.inner.seats(), key, count, out);
     }
 
     /// The `count` distinct super-nodes with the seats closest to `key`,
@@ -155,7 +159,7 @@ impl Placement {
         }
         let mut seen = vec![false; members.slots()];
         // The break only says that the list is full.
-        let _ = self.inner.seats.visit(key, members, &mut |seat| {
+        let _ = self.inner.seats().visit(key, members, &mut |seat| {
             let slot = seat.slot as usize;
             if !seen[slot] {
                 seen[slot] = true;
@@ -197,7 +201,8 @@ impl Placement {
     /// Memory of this snapshot, bytes, without the texts of the domains. Most
     /// of it is shared with the snapshots before and after.
     pub fn memory_bytes(&self) -> usize {
-        size_of::<Inner>() + self.inner.members.memory_bytes() + self.inner.seats.memory_bytes()
+        let seats = self.inner.seats.get().map_or(0, Seats::memory_bytes);
+        size_of::<Inner>() + self.inner.members.memory_bytes() + seats
     }
 }
 

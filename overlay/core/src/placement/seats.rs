@@ -234,7 +234,7 @@ mod tests {
             domain: Arc::from(""),
         };
         let changes = nodes.map(|node| (node, Some(member(node)))).into();
-        let (members, edits) = Members::default().changed(changes);
+        let (members, edits) = Members::default().changed(changes, true);
         let mut ties: Vec<Seat> = edits.iter().map(|edit| edit.seat).collect();
         ties.iter_mut().for_each(|seat| seat.prefix = 7);
         for key in [Key([0; 32]), Key([0x5a; 32])] {

@@ -1,0 +1,294 @@
+//! The program's commands.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::report::{Report, Sample};
+use crate::run::{Options, run};
+use crate::scenario::{FAULTS, Scenario, ScenarioError, Topology, names};
+
+/// Runs Canopy's production core in a modelled network, from one seed.
+#[derive(Parser)]
+#[command(name = "canopy-sim", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows the built-in scenarios.
+    List,
+    /// Runs a scenario once.
+    Run {
+        #[command(flatten)]
+        what: What,
+        /// The seed that everything follows from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Runs a scenario with many seeds.
+    Sweep {
+        #[command(flatten)]
+        what: What,
+        /// Seeds, as in 1..50; both ends count.
+        #[arg(long, value_parser = seeds, default_value = "1..50")]
+        seeds: (u64, u64),
+    },
+    /// Runs a scenario again and shows its course.
+    Replay {
+        #[command(flatten)]
+        what: What,
+        /// The seed that failed.
+        #[arg(long)]
+        seed: u64,
+    },
+    /// Runs a scenario with all three topologies, side by side.
+    Compare {
+        #[command(flatten)]
+        what: What,
+        /// The seed that everything follows from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+}
+
+#[derive(Args)]
+struct What {
+    /// A built-in scenario, or a TOML file.
+    scenario: String,
+    /// Peers at the start.
+    #[arg(long)]
+    leaves: Option<u32>,
+    /// How long it goes on after everybody is first served.
+    #[arg(long, conflicts_with = "minutes")]
+    hours: Option<u64>,
+    /// The same in minutes.
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// Who serves.
+    #[arg(long)]
+    topology: Option<TopologyArg>,
+    /// Prints the report as JSON.
+    #[arg(long)]
+    json: bool,
+    /// Prints no progress.
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TopologyArg {
+    Pure,
+    Hybrid,
+    Elected,
+}
+
+impl From<TopologyArg> for Topology {
+    fn from(arg: TopologyArg) -> Self {
+        match arg {
+            TopologyArg::Pure => Topology::Pure,
+            TopologyArg::Hybrid => Topology::Hybrid,
+            TopologyArg::Elected => Topology::Elected,
+        }
+    }
+}
+
+impl What {
+    fn options(&self) -> Options {
+        let hours = self.hours.map(|hours| hours * 3600);
+        Options {
+            leaves: self.leaves,
+            lasts_s: hours.or(self.minutes.map(|minutes| minutes * 60)),
+            topology: self.topology.map(Topology::from),
+            trace: false,
+        }
+    }
+}
+
+fn seeds(text: &str) -> Result<(u64, u64), String> {
+    let wrong = || format!("{text:?} is no range of seeds; write it as 1..50");
+    let (from, to) = text.split_once("..").ok_or_else(wrong)?;
+    let from: u64 = from.parse().map_err(|_| wrong())?;
+    let to: u64 = to.trim_start_matches('=').parse().map_err(|_| wrong())?;
+    match from <= to {
+        true => Ok((from, to)),
+        false => Err(wrong()),
+    }
+}
+
+/// Runs the program on the process's arguments. Exit code 1: something did not
+/// hold; 2: the command line or the scenario is wrong.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::List => list(),
+        Command::Run { what, seed } => once(&what, seed, false),
+        Command::Replay { what, seed } => once(&what, seed, true),
+        Command::Sweep { what, seeds } => sweep(&what, seeds),
+        Command::Compare { what, seed } => compare(&what, seed),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("canopy-sim: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn list() -> Result<bool, ScenarioError> {
+    for name in names() {
+        let scenario = Scenario::find(name)?;
+        println!("{name:18} {}", scenario.about);
+        for fault in &scenario.faults {
+            let text = FAULTS.get(usize::from(*fault).wrapping_sub(1));
+            println!("{:20} fault {fault}: {}", "", text.unwrap_or(&"unknown"));
+        }
+    }
+    Ok(true)
+}
+
+/// Runs once, with progress on standard error.
+fn watched(what: &What, seed: u64, options: &Options) -> Result<(Report, f64), ScenarioError> {
+    let scenario = Scenario::find(&what.scenario)?;
+    let began = Instant::now();
+    let mut told = 0.0;
+    let report = run(&scenario, seed, options, &mut |sample, events| {
+        let wall = began.elapsed().as_secs_f64();
+        if !what.quiet && wall - told > 2.0 {
+            told = wall;
+            progress(sample, events, wall);
+        }
+    })?;
+    Ok((report, began.elapsed().as_secs_f64()))
+}
+
+fn progress(sample: &Sample, events: u64, wall: f64) {
+    eprintln!(
+        "{:8.0} s  {:.1} virtual seconds a second  {:.0} k events  {} super-nodes, {} of {} leaves homed",
+        sample.at_s,
+        sample.at_s / wall.max(0.001),
+        events as f64 / 1e3,
+        sample.super_nodes,
+        sample.homed,
+        sample.leaves,
+    );
+}
+
+fn show(report: &Report, wall: f64, json: bool) {
+    if json {
+        // A report holds nothing that JSON cannot.
+        println!("{}", serde_json::to_string(report).unwrap_or_default());
+        return;
+    }
+    println!("{report}");
+    println!(
+        "  {wall:.1} s of this machine: {:.0} virtual seconds a second, {:.2} million events a second",
+        report.virtual_s / wall.max(0.001),
+        report.events as f64 / wall.max(0.001) / 1e6,
+    );
+    if let Some(bytes) = peak_memory() {
+        println!(
+            "  {:.2} GiB of memory at most, {} bytes a peer",
+            bytes as f64 / f64::from(1 << 30),
+            bytes / u64::from(report.peers.max(1)),
+        );
+    }
+}
+
+/// The most memory that this process had, bytes; where the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn once(what: &What, seed: u64, course: bool) -> Result<bool, ScenarioError> {
+    let options = Options {
+        trace: course,
+        ..what.options()
+    };
+    let (report, wall) = watched(what, seed, &options)?;
+    if !what.json {
+        report.trace.iter().for_each(|line| println!("{line}"));
+    }
+    show(&report, wall, what.json);
+    if course && !what.json {
+        println!("   time  online  super-nodes  deputies  leaves homed");
+        for s in &report.samples {
+            println!(
+                "{:7.0} {:7} {:12} {:9} {:7} {:5}",
+                s.at_s, s.online, s.super_nodes, s.deputies, s.leaves, s.homed
+            );
+        }
+    }
+    Ok(report.passed())
+}
+
+fn sweep(what: &What, (from, to): (u64, u64)) -> Result<bool, ScenarioError> {
+    let mut failed = 0;
+    let began = Instant::now();
+    for seed in from..=to {
+        let scenario = Scenario::find(&what.scenario)?;
+        let report = run(&scenario, seed, &what.options(), &mut |_, _| ())?;
+        if what.json {
+            show(&report, 0.0, true);
+        } else if report.passed() {
+            let after = report.recovered_after_s;
+            let after = after.map_or(String::new(), |s| format!(", recovered after {s:.0} s"));
+            println!("seed {seed}: all held{after}, digest {}", report.digest);
+        } else {
+            println!("{report}");
+        }
+        failed += u64::from(!report.passed());
+    }
+    if !what.json {
+        println!(
+            "{} of {} seeds held, in {:.0} s",
+            to - from + 1 - failed,
+            to - from + 1,
+            began.elapsed().as_secs_f64()
+        );
+    }
+    Ok(failed == 0)
+}
+
+fn compare(what: &What, seed: u64) -> Result<bool, ScenarioError> {
+    let mut reports = Vec::new();
+    for topology in [Topology::Pure, Topology::Hybrid, Topology::Elected] {
+        let options = Options {
+            topology: Some(topology),
+            ..what.options()
+        };
+        reports.push(watched(what, seed, &options)?.0);
+    }
+    if what.json {
+        println!("{}", serde_json::to_string(&reports).unwrap_or_default());
+    } else {
+        println!(
+            "{:34} {:>12} {:>12} {:>12}",
+            "", "pure", "hybrid", "elected"
+        );
+        let shown = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.1}"));
+        let row = |name: &str, of: &dyn Fn(&Report) -> Option<f64>| {
+            let cells: Vec<String> = reports.iter().map(|r| shown(of(r))).collect();
+            println!(
+                "{name:34} {:>12} {:>12} {:>12}",
+                cells[0], cells[1], cells[2]
+            );
+        };
+        row("everybody served after, s", &|r| r.served_at_s);
+        row("recovered after, s", &|r| r.recovered_after_s);
+        let names = reports.iter().flat_map(|r| r.figures.keys());
+        let names: std::collections::BTreeSet<&String> = names.collect();
+        for name in names {
+            row(&name.replace('_', " "), &|r| r.figures.get(name).copied());
+        }
+        row("invariants broken", &|r| Some(r.violations.len() as f64));
+    }
+    Ok(true)
+}

@@ -1,0 +1,107 @@
+//! What came of a run: figures, a time series, and what did not hold.
+
+use std::collections::BTreeMap;
+
+/// The overlay at a moment.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Sample {
+    /// Seconds since the start.
+    pub at_s: f64,
+    /// Peers that run.
+    pub online: u64,
+    /// Those who serve.
+    pub super_nodes: u64,
+    /// Those in reserve.
+    pub deputies: u64,
+    /// Leaves with one home at least.
+    pub homed: u64,
+    /// Leaves, homed or not.
+    pub leaves: u64,
+    /// Open sessions.
+    pub sessions: u64,
+    /// Bytes a second that a leaf sent, on average since the last sample.
+    pub leaf_sends: f64,
+    /// Bytes a second that a super-node sent, on average since the last sample.
+    pub super_node_sends: f64,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Report {
+    /// The scenario.
+    pub name: String,
+    /// Its seed.
+    pub seed: u64,
+    /// Peers at the start.
+    pub peers: u32,
+    /// Who served: pure, hybrid or elected.
+    pub topology: String,
+    /// Hash of every event in order.
+    pub digest: String,
+    /// Events.
+    pub events: u64,
+    /// How long it was for the peers, seconds.
+    pub virtual_s: f64,
+    /// When everybody was first served, seconds.
+    pub served_at_s: Option<f64>,
+    /// How long it took after the last fault until everybody was served again
+    /// and agreed on who serves, seconds.
+    pub recovered_after_s: Option<f64>,
+    /// Named figures.
+    pub figures: BTreeMap<String, f64>,
+    /// Messages and bytes by kind.
+    pub traffic: BTreeMap<String, (u64, u64)>,
+    /// The course of it.
+    pub samples: Vec<Sample>,
+    /// What cores told, if that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trace: Vec<String>,
+    /// What did not hold; empty: all did.
+    pub violations: Vec<String>,
+}
+
+impl Report {
+    /// Whether all held that had to.
+    pub fn passed(&self) -> bool {
+        self.violations.is_empty()
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(
+            f,
+            "{} · {} peers · {} · seed {} · digest {}",
+            self.name, self.peers, self.topology, self.seed, self.digest
+        )?;
+        writeln!(
+            f,
+            "  {} events in {:.0} virtual seconds",
+            self.events, self.virtual_s
+        )?;
+        let after = |f: &mut std::fmt::Formatter<'_>, what: &str, s: Option<f64>| match s {
+            Some(s) => writeln!(f, "  {what} {s:.1} s"),
+            None => Ok(()),
+        };
+        after(f, "everybody served after", self.served_at_s)?;
+        after(f, "recovered within", self.recovered_after_s)?;
+        for (name, value) in &self.figures {
+            let name = name.replace('_', " ");
+            match value.fract() == 0.0 {
+                true => writeln!(f, "  {name}: {value:.0}")?,
+                false => writeln!(f, "  {name}: {value:.2}")?,
+            }
+        }
+        for violation in &self.violations {
+            writeln!(f, "  DID NOT HOLD: {violation}")?;
+        }
+        match self.passed() {
+            true => write!(f, "  all held"),
+            false => write!(
+                f,
+                "  replay with: canopy-sim replay {} --seed {} --leaves {}",
+                self.name, self.seed, self.peers
+            ),
+        }
+    }
+}
