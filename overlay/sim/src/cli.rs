@@ -1,5 +1,6 @@
 //! The program's commands.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -8,6 +9,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::report::{Report, Sample};
 use crate::run::{Options, run};
 use crate::scenario::{FAULTS, Scenario, ScenarioError, Topology, names};
+
+/// Prints a line; who has stopped reading is not told more, and no error.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
 
 /// Runs Canopy's production core in a modelled network, from one seed.
 #[derive(Parser)]
@@ -142,10 +150,10 @@ pub fn main() -> ExitCode {
 fn list() -> Result<bool, ScenarioError> {
     for name in names() {
         let scenario = Scenario::find(name)?;
-        println!("{name:18} {}", scenario.about);
+        say!("{name:18} {}", scenario.about);
         for fault in &scenario.faults {
             let text = FAULTS.get(usize::from(*fault).wrapping_sub(1));
-            println!("{:20} fault {fault}: {}", "", text.unwrap_or(&"unknown"));
+            say!("{:20} fault {fault}: {}", "", text.unwrap_or(&"unknown"));
         }
     }
     Ok(true)
@@ -181,17 +189,17 @@ fn progress(sample: &Sample, events: u64, wall: f64) {
 fn show(report: &Report, wall: f64, json: bool) {
     if json {
         // A report holds nothing that JSON cannot.
-        println!("{}", serde_json::to_string(report).unwrap_or_default());
+        say!("{}", serde_json::to_string(report).unwrap_or_default());
         return;
     }
-    println!("{report}");
-    println!(
+    say!("{report}");
+    say!(
         "  {wall:.1} s of this machine: {:.0} virtual seconds a second, {:.2} million events a second",
         report.virtual_s / wall.max(0.001),
         report.events as f64 / wall.max(0.001) / 1e6,
     );
     if let Some(bytes) = peak_memory() {
-        println!(
+        say!(
             "  {:.2} GiB of memory at most, {} bytes a peer",
             bytes as f64 / f64::from(1 << 30),
             bytes / u64::from(report.peers.max(1)),
@@ -214,15 +222,22 @@ fn once(what: &What, seed: u64, course: bool) -> Result<bool, ScenarioError> {
     };
     let (report, wall) = watched(what, seed, &options)?;
     if !what.json {
-        report.trace.iter().for_each(|line| println!("{line}"));
+        for line in &report.trace {
+            say!("{line}");
+        }
     }
     show(&report, wall, what.json);
     if course && !what.json {
-        println!("   time  online  super-nodes  deputies  leaves homed");
+        say!("   time  online  super-nodes  deputies  leaves homed");
         for s in &report.samples {
-            println!(
+            say!(
                 "{:7.0} {:7} {:12} {:9} {:7} {:5}",
-                s.at_s, s.online, s.super_nodes, s.deputies, s.leaves, s.homed
+                s.at_s,
+                s.online,
+                s.super_nodes,
+                s.deputies,
+                s.leaves,
+                s.homed
             );
         }
     }
@@ -240,14 +255,14 @@ fn sweep(what: &What, (from, to): (u64, u64)) -> Result<bool, ScenarioError> {
         } else if report.passed() {
             let after = report.recovered_after_s;
             let after = after.map_or(String::new(), |s| format!(", recovered after {s:.0} s"));
-            println!("seed {seed}: all held{after}, digest {}", report.digest);
+            say!("seed {seed}: all held{after}, digest {}", report.digest);
         } else {
-            println!("{report}");
+            say!("{report}");
         }
         failed += u64::from(!report.passed());
     }
     if !what.json {
-        println!(
+        say!(
             "{} of {} seeds held, in {:.0} s",
             to - from + 1 - failed,
             to - from + 1,
@@ -267,18 +282,23 @@ fn compare(what: &What, seed: u64) -> Result<bool, ScenarioError> {
         reports.push(watched(what, seed, &options)?.0);
     }
     if what.json {
-        println!("{}", serde_json::to_string(&reports).unwrap_or_default());
+        say!("{}", serde_json::to_string(&reports).unwrap_or_default());
     } else {
-        println!(
+        say!(
             "{:34} {:>12} {:>12} {:>12}",
-            "", "pure", "hybrid", "elected"
+            "",
+            "pure",
+            "hybrid",
+            "elected"
         );
         let shown = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.1}"));
         let row = |name: &str, of: &dyn Fn(&Report) -> Option<f64>| {
             let cells: Vec<String> = reports.iter().map(|r| shown(of(r))).collect();
-            println!(
+            say!(
                 "{name:34} {:>12} {:>12} {:>12}",
-                cells[0], cells[1], cells[2]
+                cells[0],
+                cells[1],
+                cells[2]
             );
         };
         row("everybody served after, s", &|r| r.served_at_s);

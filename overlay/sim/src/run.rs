@@ -188,9 +188,10 @@ impl<'a> Run<'a> {
                 self.go_to(began + step.at_s * SECOND);
                 self.watch.troubled = true;
                 self.happen(step.fault);
-                last = Some(self.world.clock());
+                last = Some(self.world.clock() + step.fault.takes_s() * SECOND);
             }
             if let Some(last) = last {
+                self.go_to(last.min(end));
                 let limit = self.scenario.expect.recovered_within_s * SECOND;
                 recovered = self.recover(last, (last + limit).min(end));
             }

@@ -193,6 +193,18 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// How long it takes until all of it has happened, seconds, beyond the
+    /// moment that it begins.
+    pub fn takes_s(&self) -> u64 {
+        match self {
+            Self::Start { within_s, .. } | Self::Join { within_s, .. } => *within_s + 1,
+            Self::Sybils { .. } => 11,
+            _ => 0,
+        }
+    }
+}
+
 /// A fault and its moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
