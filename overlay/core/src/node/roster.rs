@@ -312,7 +312,9 @@ impl Core {
             let mut verdict = self.admit(now, &entry, false);
             if trust && verdict.as_ref().is_err_and(of_strangers) {
                 verdict = self.admit(now, &entry, true);
-                if matches!(verdict, Ok(Some(_))) {
+                // One who knows nobody who serves gives no roster.
+                let serves = self.roster.serving().next().is_some();
+                if serves && matches!(verdict, Ok(Some(_))) {
                     let lasts = self.config.timing.muster.roster_interval;
                     self.bootstrapping = Some((from, now.at + lasts));
                 }
