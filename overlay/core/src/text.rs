@@ -156,7 +156,10 @@ fn runs(text: &str) -> Vec<Run> {
             continue;
         }
         match (out.last_mut(), open) {
-            (Some(Run::Unspaced { chars }), true) if mark || is_unspaced(c) => chars.push(c),
+            (Some(Run::Unspaced { chars }), true) if is_unspaced(c) => chars.push(c),
+            // A mark of another script: a pair that began with it would not be
+            // read as a pair again.
+            (Some(Run::Unspaced { .. }), true) if mark => {}
             (Some(Run::Word { text, .. }), true) if mark || !is_unspaced(c) => text.push(c),
             _ if c == '_' => open = false,
             _ if is_unspaced(c) => {

@@ -100,6 +100,17 @@ fn a_mark_without_a_letter_is_no_part_of_a_word() {
     );
 }
 
+#[test]
+fn a_mark_of_another_script_is_no_part_of_unspaced_text() {
+    for text in ["\u{1b150}\u{11d90}\u{edc}", "漢\u{301}字"] {
+        for term in terms(text) {
+            let found = finds(std::slice::from_ref(&term), &query(&term));
+            assert!(found, "{term:?} by {:?}", query(&term));
+        }
+    }
+    assert!(finds(&terms("漢\u{301}字"), &query("漢字")));
+}
+
 proptest! {
     #[test]
     fn any_text_yields_folded_terms_that_find_themselves(text in "\\PC{0,80}|.{0,80}") {
