@@ -9,7 +9,7 @@ use canopy_leaf::{Identity, Leaf, PeerAddr};
 use canopy_supernode::designation::{Designation, Terms};
 use canopy_supernode::host::{Host, Setup};
 
-pub(crate) const BOUND: Duration = Duration::from_secs(30);
+pub(crate) const BOUND: Duration = Duration::from_secs(90);
 pub(crate) const UPLINK: u64 = 20_000_000;
 
 /// Pause between two looks at what no event tells.

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 
 /// Longest wait for anything; a failure shows at the latest then.
-pub(crate) const BOUND: Duration = Duration::from_secs(60);
+pub(crate) const BOUND: Duration = Duration::from_secs(150);
 /// Pause between two looks at what no event tells.
 const LOOK: Duration = Duration::from_millis(100);
 

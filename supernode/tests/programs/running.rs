@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value as Json;
 
 /// Longest wait for anything.
-pub(crate) const BOUND: Duration = Duration::from_secs(30);
+pub(crate) const BOUND: Duration = Duration::from_secs(90);
 
 fn supernode(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_supernode"));
