@@ -8,12 +8,12 @@ use canopy_proto::leaf as pb;
 use canopy_supernode::index::Limits;
 use tonic::{Code, Status};
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, within};
 use crate::ends::{fails, run};
 use crate::host::Designated;
 
-/// Records that one publisher may have.
-const QUOTA: u64 = 4;
+/// Records that one publisher may have, its location among them.
+const QUOTA: u64 = 5;
 
 /// An error with this code, whose message holds `wanted`.
 fn refused<T: std::fmt::Debug>(outcome: Result<T, Status>, code: Code, wanted: &str) {
@@ -40,7 +40,14 @@ async fn what_is_over_a_limit_is_refused_by_api_and_commands() {
     let host = Designated::start(limits).await;
     let args = ["--operator", &host.operator];
     let leaf = Daemon::start_with(base.path(), &[host.addr], &args).await;
-    for i in 1..QUOTA {
+    let node_id = leaf.node_id.clone();
+    let located = within(async || {
+        let (mut client, node_id) = (leaf.client.clone(), node_id.clone());
+        let reply = client.locate(pb::LocateRequest { node_id }).await;
+        reply.ok()?.into_inner().location
+    });
+    located.await.expect("its location is published");
+    for i in 1..QUOTA - 1 {
         let stored = leaf.put(&format!("n{i}"), "kept").await;
         stored.expect("stored");
     }
