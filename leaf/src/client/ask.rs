@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use canopy_core::keyspace::{Key, NodeId};
-use canopy_core::placement::{Placement, R};
+use canopy_core::placement::{Owners, Placement, R};
 use canopy_overlay::calls::{CallError, Calls};
 use canopy_proto::wire;
 use canopy_proto::wire::refusal::Code;
@@ -113,9 +113,9 @@ impl<C: Calls> Client<C> {
         }
     }
 
-    /// Whom to ask first for `key`, if anybody serves.
+    /// Whom to ask first for a batch of `key`, if anybody serves.
     pub(super) fn coordinator(&self, key: &Key) -> Option<NodeId> {
-        Targets::new(self, key).next()
+        Targets::new(self, key, Class::Bulk).next()
     }
 
     /// Tries each of its targets at most once.
@@ -124,7 +124,7 @@ impl<C: Calls> Client<C> {
         J: Fn(NodeId, wire::response::Kind) -> Judgement<T> + Sync,
         T: Send,
     {
-        let mut waiting = Targets::new(self, ask.key);
+        let mut waiting = Targets::new(self, ask.key, ask.class);
         let mut under_way = FuturesUnordered::new();
         let mut silent: Vec<NodeId> = Vec::new();
         let mut verdicts = 0;
@@ -196,12 +196,9 @@ impl<C: Calls> Client<C> {
         let begun = Instant::now();
         let patience = ask.deadline.saturating_duration_since(begun).min(ATTEMPT);
         let calls = &self.inner.calls;
-        // The fabric keeps the deadline as well; this one holds whatever it does.
-        let call = calls.call(node, ask.request.clone(), patience);
-        let outcome = match tokio::time::timeout(patience, call).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(CallError::Deadline(node)),
-        };
+        self.inner.spread.count(&node);
+        // The fabric keeps the deadline.
+        let outcome = calls.call(node, ask.request.clone(), patience).await;
         let health = &self.inner.health;
         let failure = match outcome {
             Ok(response) => match (ask.judge)(node, response) {
@@ -274,58 +271,75 @@ impl Progress {
     }
 }
 
-/// Whom to ask, in order: the owners, closest first; then a few others, who
-/// forward; and last those that failed lately. The others are looked up only
-/// when the owners gave out, which is rare.
+/// Whom to ask, in order: the owners, of whom the closest that is not busy with
+/// this client's requests goes first; then a few others, who forward; and last
+/// those that failed lately. The others are looked up only when the owners gave
+/// out, which is rare.
 struct Targets<'a, C> {
     client: &'a Client<C>,
     placement: Placement,
     key: &'a Key,
-    owners: Vec<NodeId>,
-    waiting: VecDeque<NodeId>,
-    /// Owners that failed lately.
-    later: Vec<NodeId>,
+    /// Those that are well, in order, before those that failed lately.
+    owners: Owners,
+    /// How many are well.
+    well: usize,
+    /// How many were given out.
+    given: usize,
+    more: VecDeque<NodeId>,
     extended: bool,
 }
 
 impl<'a, C: Calls> Targets<'a, C> {
-    fn new(client: &'a Client<C>, key: &'a Key) -> Self {
+    fn new(client: &'a Client<C>, key: &'a Key, class: Class) -> Self {
         let placement = client.inner.calls.placement();
-        let owners = placement.owners(key, R);
+        let mut owners = placement.owner_set(key);
         let penalised = |node: &NodeId| client.inner.health.penalised(node);
-        let (later, well): (Vec<_>, Vec<_>) = owners.iter().copied().partition(penalised);
+        owners.sort_by_key(penalised);
+        let well = owners.partition_point(|node| !penalised(node));
+        // A batch was put together for the closest.
+        if class != Class::Bulk {
+            client.inner.spread.order(&placement, &mut owners[..well]);
+        }
         Self {
             client,
             placement,
             key,
             owners,
-            waiting: well.into(),
-            later,
+            well,
+            given: 0,
+            more: VecDeque::new(),
             extended: false,
         }
     }
 
     /// The next one to ask.
     fn next(&mut self) -> Option<NodeId> {
-        if self.waiting.is_empty() && !self.extended {
+        if self.given < self.well {
+            self.given += 1;
+            return self.owners.get(self.given - 1).copied();
+        }
+        if !self.extended {
             self.extend();
         }
-        self.waiting.pop_front()
+        self.more.pop_front()
     }
 
     /// Whether nobody is left.
     fn exhausted(&self) -> bool {
-        let more = self.placement.len() > self.owners.len() || !self.later.is_empty();
-        self.waiting.is_empty() && (self.extended || !more)
+        let more = match self.extended {
+            true => !self.more.is_empty(),
+            false => self.placement.len() > self.well,
+        };
+        self.given == self.well && !more
     }
 
     fn extend(&mut self) {
         self.extended = true;
         let mut more = others(&self.placement, self.key, &self.owners);
-        more.append(&mut self.later);
+        more.extend(&self.owners[self.well..]);
         // Stable: the order within each half stays.
         more.sort_by_key(|node| self.client.inner.health.penalised(node));
-        self.waiting.extend(more);
+        self.more.extend(more);
     }
 }
 

@@ -39,6 +39,7 @@ use std::time::Duration;
 
 use canopy_core::identity::Identity;
 use canopy_core::keyspace::NodeId;
+use canopy_core::placement::Spread;
 use canopy_overlay::calls::Calls;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -92,6 +93,8 @@ struct Inner<C> {
     /// The sequence given last; the next one is higher.
     sequence: AtomicU64,
     health: health::Health,
+    /// Whom this client asked how often.
+    spread: Spread,
     budget: health::HedgeBudget,
     counters: stats::Counters,
     checked: checked::Checked,
@@ -145,6 +148,7 @@ impl<C: Calls> Client<C> {
                 timeout,
                 sequence: AtomicU64::new(0),
                 health: health::Health::new(),
+                spread: Spread::default(),
                 budget: health::HedgeBudget::new(),
                 counters: stats::Counters::default(),
                 checked: checked::Checked::default(),

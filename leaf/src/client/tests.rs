@@ -83,12 +83,14 @@ async fn a_silent_owner_is_overtaken_by_a_hedge_and_soon_asked_last() {
         "{:?}",
         begun.elapsed()
     );
-    for _ in 0..4 {
+    for _ in 0..12 {
         assert!(get(&client).await.unwrap().is_some());
     }
     net.take_asked();
-    assert!(!get(&client).await.unwrap().unwrap().hedged);
-    assert_eq!(net.take_asked(), [owners[1]]);
+    for _ in 0..6 {
+        assert!(!get(&client).await.unwrap().unwrap().hedged);
+    }
+    assert!(!net.take_asked().contains(&owners[0]));
     assert!(client.stats().hedged >= 2);
 }
 

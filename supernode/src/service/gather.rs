@@ -86,6 +86,7 @@ async fn ask<C: Calls>(
             own.map_err(|refusal| CallError::Refused { peer, refusal }),
         );
     }
+    inner.spread.count(&peer);
     let began = Instant::now();
     let deadline = inner.config.read_deadline;
     let answer = inner.calls.call(peer, request, deadline).await;

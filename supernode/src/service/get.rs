@@ -31,7 +31,7 @@ impl<C: Calls> Inner<C> {
         let records = self
             .index
             .get(&key, self.calls.now_ms(), limit_of(get), false);
-        if records.is_empty() || !self.calls.placement().owners(&key, R).contains(&self.me()) {
+        if records.is_empty() || !self.calls.placement().owns(&self.me(), &key) {
             return None;
         }
         self.counters.got(true);
@@ -43,7 +43,8 @@ impl<C: Calls> Inner<C> {
 
     pub(super) async fn get(inner: &Arc<Self>, get: wire::Get) -> Answer {
         let key = key_of(&get)?;
-        let mut owners = inner.calls.placement().owners(&key, R);
+        let placement = inner.calls.placement();
+        let mut owners = placement.owners(&key, R);
         if owners.is_empty() {
             return Err(refuse::unavailable(
                 "no super-node serves yet; try again later",
@@ -54,9 +55,7 @@ impl<C: Calls> Inner<C> {
             true => Vec::new(),
             false => owners.iter().map(|owner| owner.to_bytes()).collect(),
         };
-        inner.latencies.healthy_first(&mut owners);
-        // This node's own copy costs nothing.
-        owners.sort_by_key(|owner| *owner != inner.me());
+        inner.rank(&placement, &mut owners);
         let needed = match get.consistency() {
             Consistency::Quorum => 2.min(owners.len()),
             _ => 1,

@@ -22,6 +22,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use canopy_core::keyspace::NodeId;
+use canopy_core::placement::{Placement, Spread};
 use canopy_overlay::calls::Calls;
 use canopy_proto::wire;
 use canopy_proto::wire::{request, response};
@@ -69,6 +70,8 @@ struct Inner<C: Calls> {
     config: ServiceConfig,
     places: Places,
     latencies: Latencies,
+    /// Whom this node asked how often.
+    spread: Spread,
     totals: Totals,
     counters: Counters,
     pace: repair::Pace,
@@ -96,6 +99,7 @@ impl<C: Calls> IndexService<C> {
             inner: Arc::new(Inner {
                 places,
                 latencies: Latencies::new(&config),
+                spread: Spread::default(),
                 totals: Totals::default(),
                 counters: Counters::default(),
                 pace: repair::Pace::default(),
@@ -209,5 +213,14 @@ async fn sweep<C: Calls>(service: Weak<Inner<C>>, every: Duration) {
 impl<C: Calls> Inner<C> {
     fn me(&self) -> NodeId {
         self.calls.node_id()
+    }
+
+    /// Puts owners in the order in which to ask them: this node first, whose own
+    /// copy costs nothing; then the one that is due; who failed lately last.
+    fn rank(&self, placement: &Placement, owners: &mut [NodeId]) {
+        owners.sort_by_key(|owner| *owner != self.me());
+        let others = usize::from(owners.first() == Some(&self.me()));
+        self.spread.order(placement, &mut owners[others..]);
+        self.latencies.healthy_first(owners);
     }
 }

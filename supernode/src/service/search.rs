@@ -56,7 +56,7 @@ impl<C: Calls> Inner<C> {
             Ok(key) => key,
             Err(refusal) => return Some(Err(refusal)),
         };
-        let owned = self.calls.placement().owners(&key, R).contains(&self.me());
+        let owned = self.calls.placement().owns(&self.me(), &key);
         if !owned || self.places.settling() || self.places.merging() {
             return None;
         }
@@ -66,14 +66,14 @@ impl<C: Calls> Inner<C> {
 
     pub(super) async fn search(inner: &Arc<Self>, search: wire::Search) -> Answer {
         let key = inner.search_key(&search)?;
-        let mut owners = inner.calls.placement().owners(&key, R);
+        let placement = inner.calls.placement();
+        let mut owners = placement.owners(&key, R);
         if owners.is_empty() {
             return Err(refuse::unavailable(
                 "no super-node serves yet; try again later",
             ));
         }
-        inner.latencies.healthy_first(&mut owners);
-        owners.sort_by_key(|owner| *owner != inner.me());
+        inner.rank(&placement, &mut owners);
         // While two overlays grow together, no owner has everything.
         let merging = inner.places.merging();
         if merging {

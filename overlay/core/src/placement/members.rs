@@ -35,6 +35,8 @@ pub(super) struct Members {
     free: Vec<u32>,
     /// Members with a seat at least.
     serving: usize,
+    /// Their seats.
+    seats: u64,
     /// Distinct domains of these, up to [`COUNTED_DOMAINS`].
     domains: usize,
 }
@@ -135,20 +137,21 @@ impl Members {
 
     fn count(&mut self) {
         let mut named: Vec<u128> = Vec::new();
-        let (mut serving, mut unnamed) = (0, 0);
+        let (mut serving, mut unnamed, mut seats) = (0, 0, 0);
         for &slot in &self.order {
             let Slot { member, domain } = &self.slots[slot as usize];
             if member.seats == 0 {
                 continue;
             }
             serving += 1;
+            seats += u64::from(member.seats);
             match *domain {
                 0 => unnamed += 1,
                 _ if named.len() >= COUNTED_DOMAINS || named.contains(domain) => {}
                 new => named.push(new),
             }
         }
-        self.serving = serving;
+        (self.serving, self.seats) = (serving, seats);
         self.domains = (named.len() + unnamed).min(COUNTED_DOMAINS);
     }
 
@@ -176,6 +179,10 @@ impl Members {
 
     pub(super) fn serving(&self) -> usize {
         self.serving
+    }
+
+    pub(super) fn seats(&self) -> u64 {
+        self.seats
     }
 
     /// Slots, empty ones too: one more than the highest slot number.

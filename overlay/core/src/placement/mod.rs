@@ -11,6 +11,7 @@
 mod members;
 mod owners;
 mod seats;
+mod spread;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use crate::keyspace::{Key, NodeId};
 use self::members::Members;
 pub use self::owners::{Owners, SPREAD_SEARCH};
 use self::seats::Seats;
+pub use self::spread::Spread;
 
 /// Copies of every record.
 pub const R: usize = 3;
@@ -191,6 +193,11 @@ impl Placement {
     /// Whether nobody serves.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Seats of all super-nodes together.
+    pub fn total_seats(&self) -> u64 {
+        self.inner.members.seats()
     }
 
     /// Grows with every change of this lineage of snapshots.

@@ -1,7 +1,7 @@
 //! The choice of owners among the closest super-nodes.
 
 use std::fmt;
-use std::ops::{ControlFlow, Deref};
+use std::ops::{ControlFlow, Deref, DerefMut};
 
 use crate::keyspace::{Key, NodeId};
 
@@ -45,6 +45,12 @@ impl Deref for Owners {
 
     fn deref(&self) -> &[NodeId] {
         &self.nodes[..self.len]
+    }
+}
+
+impl DerefMut for Owners {
+    fn deref_mut(&mut self) -> &mut [NodeId] {
+        &mut self.nodes[..self.len]
     }
 }
 
