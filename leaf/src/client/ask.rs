@@ -4,6 +4,7 @@
 //! the caller judges each one.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use canopy_core::keyspace::{Key, NodeId};
@@ -103,7 +104,7 @@ impl<C: Calls> Client<C> {
                 }
                 Round::Nothing => {}
             }
-            let wake = Instant::now() + jittered(pause);
+            let wake = Instant::now() + self.jittered(pause);
             if wake >= ask.deadline {
                 self.inner.counters.failed();
                 return Err(progress.give_up(self.inner.calls.trouble()));
@@ -111,6 +112,15 @@ impl<C: Calls> Client<C> {
             sleep_until(wake).await;
             pause = (pause * 2).min(BACK_OFF_MAX);
         }
+    }
+
+    /// Half to the whole of `pause`, so that clients that failed together do not
+    /// come back together: no two have the same sequence of pauses.
+    pub(super) fn jittered(&self, pause: Duration) -> Duration {
+        let count = self.inner.pauses.fetch_add(1, Relaxed);
+        let hash = blake3::hash(&count.to_le_bytes());
+        let [low, high, ..] = hash.as_bytes();
+        pause.mul_f64(0.5 + f64::from(u16::from_le_bytes([*low, *high])) / 131_072.0)
     }
 
     /// Whom to ask first for a batch of `key`, if anybody serves.
@@ -355,10 +365,4 @@ fn others(placement: &Placement, key: &Key, owners: &[NodeId]) -> Vec<NodeId> {
         .filter(|node| !owners.contains(node))
         .take(count)
         .collect()
-}
-
-/// Half to the whole of `pause`, so that clients that failed together do not
-/// come back together.
-pub(super) fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::random_range(0.5..=1.0))
 }

@@ -17,10 +17,11 @@ use tokio::time::Instant;
 const BUCKETS: usize = 64;
 /// Past this many samples all counts are halved, so that old ones fade.
 const WINDOW: u32 = 256;
-/// Fewer samples than this say nothing.
+/// Fewer samples than this have no 95th percentile.
 const MIN_SAMPLES: u32 = 16;
-/// Hedge after this while nothing is known; a LAN's p95 under load.
-const UNKNOWN: Duration = Duration::from_millis(100);
+/// Hedge after this while nothing is known: most answers on the open internet
+/// are there by then.
+const UNKNOWN: Duration = Duration::from_millis(300);
 /// Hedging earlier would double the load of a healthy overlay.
 const HEDGE_MIN: Duration = Duration::from_millis(5);
 /// Waiting longer would make one dead peer felt by every request.
@@ -82,12 +83,14 @@ impl Latencies {
         }
     }
 
-    /// The latency that 95 of 100 recent answers kept under, if enough is known.
+    /// The latency that 95 of 100 recent answers kept under; of a few answers,
+    /// twice the slowest.
     pub(super) fn p95(&self) -> Option<Duration> {
         let counts = self.counts.each_ref().map(|count| count.load(Relaxed));
         let total: u32 = counts.iter().sum();
         if total < MIN_SAMPLES {
-            return None;
+            let slowest = counts.iter().rposition(|count| *count > 0)?;
+            return Some(upper_bound(slowest) * 2);
         }
         let mut above = total / 20;
         for (index, count) in counts.iter().enumerate().rev() {
@@ -196,14 +199,19 @@ impl Health {
             .is_some_and(|peer| peer.penalised_until.load(Relaxed) > now)
     }
 
-    /// How long to wait for the peer before another is asked as well.
+    /// How long to wait for the peer before another is asked as well: to its own
+    /// 95th percentile, or that of all if it is slower than others.
     pub(super) fn hedge_after(&self, node: &NodeId, class: Class) -> Duration {
         let of_peer = self
             .peers
             .read()
             .get(node)
             .and_then(|peer| peer.latencies[class as usize].p95());
-        let known = of_peer.or_else(|| self.all[class as usize].p95());
+        let of_all = self.all[class as usize].p95();
+        let known = match (of_peer, of_all) {
+            (Some(peer), Some(all)) => Some(peer.min(all)),
+            (peer, all) => peer.or(all),
+        };
         match class {
             // A batch's latency follows its size; its p95 says little.
             Class::Bulk => HEDGE_MAX,

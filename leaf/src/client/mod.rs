@@ -92,6 +92,8 @@ struct Inner<C> {
     timeout: Duration,
     /// The sequence given last; the next one is higher.
     sequence: AtomicU64,
+    /// Numbers the pauses, from a start that no other client has.
+    pauses: AtomicU64,
     health: health::Health,
     /// Whom this client asked how often.
     spread: Spread,
@@ -141,9 +143,11 @@ impl<C: Calls> Client<C> {
         timeout: Duration,
         publications: Option<Publications>,
     ) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] = identity.node_id().0;
         Self {
             inner: Arc::new(Inner {
                 calls,
+                pauses: AtomicU64::new(u64::from_le_bytes([a, b, c, d, e, f, g, h])),
                 identity,
                 timeout,
                 sequence: AtomicU64::new(0),

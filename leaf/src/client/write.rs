@@ -22,7 +22,7 @@ use futures_util::stream::{self, StreamExt};
 use tokio::time::sleep;
 
 use super::Client;
-use super::ask::{Ask, Judgement, jittered};
+use super::ask::{Ask, Judgement};
 use super::draft::{Draft, PROVIDER_TTL, VALUE_TTL, provider};
 use super::error::{Error, is_verdict};
 use super::health::Class;
@@ -329,7 +329,7 @@ impl<C: Calls> Client<C> {
             if outcome.pending.is_empty() || round + 1 == ROUNDS {
                 break;
             }
-            sleep(jittered(pause)).await;
+            sleep(self.jittered(pause)).await;
             pause *= 2;
         }
         for left in std::mem::take(&mut outcome.pending) {
@@ -388,7 +388,7 @@ impl<C: Calls> Client<C> {
             let (_, reply) = &answer.value;
             let over = reply.utilisation_milli.saturating_sub(FULL_MILLI).min(100);
             if over > 0 {
-                sleep(jittered(Duration::from_millis(5) * over)).await;
+                sleep(self.jittered(Duration::from_millis(5) * over)).await;
             }
         }
         let sent = answer.map(|answer| {

@@ -10,19 +10,23 @@
 //! |---|---|
 //! | [`scenario`] | what happens, and what must hold nevertheless |
 //! | [`run`](mod@run), [`report`] | running it, and what came of it |
+//! | `users`, `data` | the production client and index service, in virtual time |
 //! | [`cli`] | the program `canopy-sim` |
 //! | [`world`] | cores, sessions, messages, measurements, faults |
 //! | [`net`] | the network's numbers, each with its source |
 //! | [`queue`], [`draw`], [`digest`] | order, chance, and proof that a run is the same run |
 
 pub mod cli;
+mod data;
 pub mod digest;
 pub mod draw;
+mod judge;
 pub mod net;
 pub mod queue;
 pub mod report;
 pub mod run;
 pub mod scenario;
 mod trouble;
+mod users;
 mod watch;
 pub mod world;

@@ -9,10 +9,12 @@ use canopy_core::keyspace::Key;
 use canopy_core::node::{Role, Stand};
 use canopy_core::placement::R;
 
+use crate::data::Data;
 use crate::draw::Draw;
 use crate::net::{Nat, session_length_us};
 use crate::report::{Report, Sample};
 use crate::scenario::{Fault, Scenario, ScenarioError, Topology};
+use crate::users::Users;
 use crate::watch::{Watch, all_served};
 use crate::world::{NETWORK, PeerId, START_MS, World, WorldConfig};
 
@@ -26,7 +28,9 @@ const MAX_TRACE: usize = 1_000_000;
 /// in a second.
 const START_WITHIN_S: u64 = 10;
 const STARTS_A_SECOND: u64 = 2_000;
-const SECOND: u64 = 1_000_000;
+/// After the last fault, users may fail for so long.
+const QUIET_AFTER: u64 = 60 * SECOND;
+pub(crate) const SECOND: u64 = 1_000_000;
 
 /// What can be chosen besides the scenario itself.
 #[derive(Clone, Debug, Default)]
@@ -51,10 +55,17 @@ pub(crate) struct Run<'a> {
     pub(crate) watch: Watch,
     /// Choices of who is hit.
     pub(crate) draw: Draw,
+    pub(crate) users: Option<Users>,
     progress: Progress<'a>,
     samples: Vec<Sample>,
     sampled: u64,
     trace: Option<Vec<String>>,
+    /// Operations that each had done when users began.
+    pub(crate) before: std::collections::BTreeMap<PeerId, u64>,
+    /// Operations until the end, and seats.
+    pub(crate) work: Vec<(u64, u64)>,
+    /// Values that are gone with two of their owners.
+    pub(crate) gone: u64,
     /// When peers come and go by themselves: time, peer.
     pub(crate) churn: std::collections::BTreeSet<(u64, PeerId)>,
 }
@@ -75,7 +86,7 @@ pub fn run(
     scenario.topology = options.topology.unwrap_or(scenario.topology);
     scenario.check()?;
     canopy_core::identity::remember_signatures(SIGNATURES);
-    let mut run = Run::new(scenario, seed, progress);
+    let mut run = Run::new(scenario, seed, progress)?;
     run.trace = options.trace.then(Vec::new);
     let report = run.go(seed);
     canopy_core::identity::remember_signatures(0);
@@ -83,11 +94,11 @@ pub fn run(
 }
 
 impl<'a> Run<'a> {
-    fn new(scenario: Scenario, seed: u64, progress: Progress<'a>) -> Self {
+    fn new(scenario: Scenario, seed: u64, progress: Progress<'a>) -> Result<Self, ScenarioError> {
         let operator = operator(seed);
         let hybrid = scenario.topology == Topology::Hybrid;
         let timing = scenario.timing();
-        let world = World::new(
+        let mut world = World::new(
             WorldConfig {
                 net: scenario.net.clone(),
                 timing,
@@ -102,20 +113,29 @@ impl<'a> Run<'a> {
             },
             seed,
         );
+        let users = scenario.users;
+        if users.is_some() {
+            world.with_data(Data::new().map_err(ScenarioError::Runtime)?);
+        }
+        let scenario_users = users.map(|users| Users::new(users, scenario.leaves, seed));
         let settle_us = timing.election.settle.as_micros() as u64;
         let mut run = Self {
             scenario,
             world,
             watch: Watch::new(seed, settle_us),
             draw: Draw::new(seed, "faults"),
+            users: scenario_users,
             progress,
             samples: Vec::new(),
             sampled: 0,
             trace: None,
+            before: Default::default(),
+            work: Vec::new(),
+            gone: 0,
             churn: Default::default(),
         };
         run.populate(&operator);
-        run
+        Ok(run)
     }
 
     fn populate(&mut self, operator: &Identity) {
@@ -180,9 +200,11 @@ impl<'a> Run<'a> {
         let began = self.world.clock();
         let end = began + self.scenario.lasts_s * SECOND;
         let mut recovered = None;
+        let mut quiet = began;
         if served_at.is_some() {
             self.watch.served();
             self.begin_churn();
+            self.begin_use();
             let mut last = None;
             for step in self.scenario.step.clone() {
                 self.go_to(began + step.at_s * SECOND);
@@ -191,11 +213,13 @@ impl<'a> Run<'a> {
                 last = Some(self.world.clock() + step.fault.takes_s() * SECOND);
             }
             if let Some(last) = last {
+                quiet = last + QUIET_AFTER;
                 self.go_to(last.min(end));
                 let limit = self.scenario.expect.recovered_within_s * SECOND;
                 recovered = self.recover(last, (last + limit).min(end));
             }
             self.go_to(end);
+            self.end_use(quiet);
         }
         self.close(seed, served_at, recovered)
     }
@@ -310,9 +334,13 @@ impl<'a> Run<'a> {
         while self.world.clock() < until {
             let every = self.sample_every();
             let coming = self.churn.first().map_or(until, |(at, _)| *at);
-            let next = until.min(coming).min(self.sampled + every);
+            let used = self.users.as_ref().and_then(Users::next).unwrap_or(until);
+            let next = until.min(coming).min(used).min(self.sampled + every);
             self.world.run_until(next.max(self.world.clock()));
             self.come_and_go();
+            if let Some(users) = &mut self.users {
+                users.act(&mut self.world);
+            }
             let noticed = self.world.take_noticed();
             if let Some(trace) = &mut self.trace {
                 let told = noticed.iter().map(|noticed| {
@@ -420,6 +448,7 @@ impl<'a> Run<'a> {
         );
         let wait = self.world.traffic().longest_wait_us as f64 / 1e6;
         figure("longest_wait_for_an_uplink_s", wait);
+        report.figures.extend(self.used());
         let by_kind = self.world.traffic().by_kind.iter();
         report.traffic = by_kind
             .map(|(kind, counts)| ((*kind).to_owned(), *counts))
@@ -428,42 +457,6 @@ impl<'a> Run<'a> {
         report.trace = self.trace.unwrap_or_default();
         report.violations = self.watch.violations;
         report
-    }
-
-    /// What the scenario expects of the whole.
-    fn judge(&mut self) {
-        let expect = self.scenario.expect.clone();
-        let over = |limit: Option<u64>, value: u64| limit.filter(|limit| value > *limit);
-        if let Some(limit) = over(expect.role_losses, self.watch.role_losses) {
-            let how = format!("{} did, {limit} may", self.watch.role_losses);
-            self.watch.broke("running super-nodes keep their role", how);
-        }
-        if let Some(limit) = over(expect.role_changes, self.watch.role_changes) {
-            let how = format!("{}, {limit} may be", self.watch.role_changes);
-            self.watch.broke("roles change seldom", how);
-        }
-        let homed = self.watch.homed_milli();
-        if homed < expect.homed_milli {
-            let how = format!("{homed} of 1000 looks, not {}", expect.homed_milli);
-            self.watch.broke("leaves have homes", how);
-        }
-        let serving = self.world.with_role(Role::SuperNode);
-        let bad = serving.iter().filter(|id| {
-            let spec = &self.world.peer(**id).spec;
-            spec.drops || spec.nat != Nat::Open
-        });
-        let bad = (bad.count() * 1000 / serving.len().max(1)) as u64;
-        if let Some(limit) = over(expect.bad_milli, bad) {
-            let how = format!("{bad} of 1000 who serve do not, {limit} may");
-            self.watch.broke("those who serve can", how);
-        }
-        let overrated = (self.watch.overrated * 1000)
-            .checked_div(self.watch.rated)
-            .unwrap_or(0);
-        if let Some(limit) = over(expect.overrated_milli, overrated) {
-            let how = format!("{overrated} of 1000 mandates, {limit} may");
-            self.watch.broke("mandates tell the truth", how);
-        }
     }
 
     pub(crate) fn happen(&mut self, fault: Fault) {

@@ -50,6 +50,7 @@ pub(super) async fn gather<C: Calls>(
             }
         }
         let more = tokio::select! {
+            biased;
             Some((peer, answer)) = under_way.next() => match judge(peer, answer) {
                 Verdict::Done => return hedged,
                 Verdict::Wait => false,

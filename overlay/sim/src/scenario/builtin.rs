@@ -1,6 +1,6 @@
 //! The scenarios that the program brings along.
 
-const ALL: [(&str, &str); 23] = [
+const ALL: [(&str, &str); 24] = [
     ("steady", include_str!("../../scenarios/steady.toml")),
     ("crowd", include_str!("../../scenarios/crowd.toml")),
     ("churn", include_str!("../../scenarios/churn.toml")),
@@ -33,6 +33,7 @@ const ALL: [(&str, &str); 23] = [
         "free-riders",
         include_str!("../../scenarios/free-riders.toml"),
     ),
+    ("hot-key", include_str!("../../scenarios/hot-key.toml")),
     ("partition", include_str!("../../scenarios/partition.toml")),
     ("bridged", include_str!("../../scenarios/bridged.toml")),
     ("clocks", include_str!("../../scenarios/clocks.toml")),

@@ -91,14 +91,21 @@ impl World {
             Output::Role(role) => self.role(id, role),
             Output::Event(event) => self.event(id, event),
             // Read from the core when they are needed.
-            Output::Contact(_) | Output::Placement(_) | Output::Save => {}
+            Output::Contact(_) | Output::Save => {}
+            Output::Placement(placement) => {
+                if let Some(data) = &self.data {
+                    data.placed(id, &placement);
+                }
+            }
         }
     }
 
     fn role(&mut self, id: PeerId, role: Role) {
         self.note(10, id, role as u64);
         self.peers[id as usize].role = role;
-        if role == Role::Retiring {
+        if self.data.is_some() {
+            self.role_in_data(id, role);
+        } else if role == Role::Retiring {
             let input = Box::new(Input::HandedOver);
             self.later(HAND_OVER_US, Coming::Tell(id, input));
         }

@@ -48,15 +48,22 @@ impl World {
         {
             return target != dialler;
         }
-        let failed = |world: &mut World, after| {
-            if let Some(node) = node {
-                world.later(after, Coming::Unreachable(dialler, Box::new(node)));
+        match self.dial(dialler, target) {
+            Ok(()) => true,
+            Err(after) => {
+                if let Some(node) = node {
+                    self.later(after, Coming::Unreachable(dialler, Box::new(node)));
+                }
+                false
             }
-            false
-        };
-        let Some(target) = target.filter(|target| self.can_dial(dialler, *target)) else {
-            return failed(self, DIAL_US);
-        };
+        }
+    }
+
+    /// Opens a session where there is none. Where that cannot be, says when the
+    /// dialler knows it, microseconds from now.
+    pub(super) fn dial(&mut self, dialler: PeerId, target: Option<PeerId>) -> Result<(), u64> {
+        let target = target.filter(|target| self.can_dial(dialler, *target));
+        let target = target.ok_or(DIAL_US)?;
         let there = self.one_way(dialler, target);
         let back = self.one_way(target, dialler);
         let clock = self.clock;
@@ -65,13 +72,13 @@ impl World {
         let busy = peer.cpu_free.saturating_sub(clock);
         if busy > MAX_HANDSHAKES * cost || peer.sessions.len() >= MAX_SESSIONS {
             self.refused += 1;
-            return failed(self, there + back);
+            return Err(there + back);
         }
         let accepted = occupy(&mut peer.cpu_free, clock, cost);
         let asked = self.through_uplink(dialler, HANDSHAKE_BYTES);
         let answered = self.through_uplink(target, HANDSHAKE_BYTES);
         let (Some(asked), Some(answered)) = (asked, answered) else {
-            return failed(self, DIAL_US);
+            return Err(DIAL_US);
         };
         // Each of the three holds it up.
         let up = accepted + (asked - clock) + (answered - clock) + there + back;
@@ -87,7 +94,7 @@ impl World {
             };
             self.queue.push(up, coming);
         }
-        true
+        Ok(())
     }
 
     /// Whether `id` believes that it has a session with `other`. One that was
@@ -144,6 +151,9 @@ impl World {
         self.peers[peer as usize].sessions.remove(&other);
         self.note(4, peer, u64::from(other));
         let node = self.peers[other as usize].node;
+        if let Some(data) = &self.data {
+            data.lost(peer, &node);
+        }
         self.tell(peer, Input::SessionDown(node));
     }
 

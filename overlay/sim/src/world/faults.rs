@@ -39,7 +39,11 @@ impl World {
             return;
         };
         let saved = core.save();
-        peer.cold().saved = Some(saved);
+        let cold = peer.cold();
+        cold.saved = Some(saved);
+        if let Some(index) = self.data.as_mut().and_then(|data| data.end(id)) {
+            cold.index = Some(index);
+        }
         peer.timeout_at = u64::MAX;
         peer.homes = 0;
         let others: Vec<PeerId> = peer.sessions.iter().copied().collect();
@@ -58,6 +62,7 @@ impl World {
     pub fn wipe(&mut self, id: PeerId) {
         if let Some(cold) = &mut self.peers[id as usize].cold {
             cold.saved = None;
+            cold.index = None;
         }
     }
 

@@ -11,6 +11,7 @@ mod garbage;
 mod measure;
 mod peer;
 mod post;
+mod requests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -19,12 +20,14 @@ use canopy_core::keyspace::NodeId;
 use canopy_core::node::{Config, Core, Event, Input, Role};
 use canopy_core::preset::Timings;
 use canopy_core::time::{Now, Time};
-use canopy_proto::wire::{CoreMessage, SignedMandate, Topology};
+use canopy_proto::wire::{CoreMessage, SignedMandate, Topology, request, response};
 
+use crate::data::Data;
 use crate::digest::Digest;
 use crate::draw::Draw;
 use crate::net::{NetConfig, Sessions};
 use crate::queue::Queue;
+use crate::users::Done;
 use measure::Measurement;
 use peer::Addresses;
 
@@ -91,6 +94,29 @@ enum Coming {
     },
     MeasureEnd(Box<Measurement>),
     Tell(PeerId, Box<Input>),
+    Asked {
+        call: u64,
+        from: PeerId,
+        to: PeerId,
+        number: u32,
+        request: Box<request::Kind>,
+    },
+    Serve {
+        call: u64,
+        from: PeerId,
+        to: PeerId,
+        request: Box<request::Kind>,
+    },
+    Answered {
+        call: u64,
+        from: PeerId,
+        to: PeerId,
+        number: u32,
+        response: Box<response::Kind>,
+    },
+    CallFailed(u64),
+    HandOver(PeerId),
+    Report(PeerId),
 }
 
 /// What happened that somebody who watches the world may want to know.
@@ -133,6 +159,9 @@ pub struct World {
     mandates_refused: u64,
     /// Bytes of timed traffic of elections.
     measured_bytes: u64,
+    /// Indexes and clients, where users are modelled.
+    data: Option<Data>,
+    done: Vec<Done>,
 }
 
 impl World {
@@ -160,6 +189,8 @@ impl World {
             seen: 0,
             mandates_refused: 0,
             measured_bytes: 0,
+            data: None,
+            done: Vec::new(),
         }
     }
 
@@ -199,6 +230,7 @@ impl World {
         peer.homes = 0;
         peer.started_at = self.clock;
         self.digest.note(self.clock, 1, u64::from(id), 0);
+        self.reopen(id);
         self.settle(id);
     }
 
@@ -336,9 +368,16 @@ impl World {
 
     /// Lets everything happen up to `until`, microseconds since the start.
     pub fn run_until(&mut self, until: u64) {
-        while let Some((at, coming)) = self.queue.pop_until(until) {
-            self.clock = self.clock.max(at);
-            self.happen(coming);
+        loop {
+            let next = self.queue.next_at().unwrap_or(until).min(until);
+            let reached = self.work_until(next).min(until);
+            while let Some((at, coming)) = self.queue.pop_until(reached) {
+                self.clock = self.clock.max(at);
+                self.happen(coming);
+            }
+            if reached >= until {
+                break;
+            }
         }
         self.clock = self.clock.max(until);
     }
@@ -425,6 +464,27 @@ impl World {
                 self.tell(peer, Input::DialedBack { token, reached });
             }
             Coming::MeasureEnd(measurement) => self.measure_end(*measurement),
+            coming @ Coming::Asked { .. } => self.asked(coming),
+            Coming::Serve {
+                call,
+                from,
+                to,
+                request,
+            } => self.handle(call, from, to, *request),
+            Coming::Answered {
+                call,
+                from,
+                to,
+                number,
+                response,
+            } => self.answered(call, (from, to), number, *response),
+            Coming::CallFailed(call) => {
+                if let Some(data) = &self.data {
+                    data.unreachable(call);
+                }
+            }
+            Coming::HandOver(id) => self.hand_over(id),
+            Coming::Report(id) => self.report(id),
             Coming::Tell(id, input) => {
                 self.note(9, id, 0);
                 self.tell(id, *input);

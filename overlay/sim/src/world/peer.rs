@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use canopy_core::identity::Identity;
 use canopy_core::keyspace::NodeId;
 use canopy_core::node::{Core, Role, Saved, Stand};
+use canopy_supernode::index::Index;
 
 use super::WorldConfig;
 use crate::draw::Draw;
@@ -126,6 +128,8 @@ pub struct Peer {
     pub sent: u64,
     /// See `sent`.
     pub received: u64,
+    /// What it had sent when it last told its core how busy it is.
+    pub(super) reported: u64,
     pub(super) started_at: u64,
     /// Side of a partition.
     pub(super) side: u8,
@@ -143,6 +147,8 @@ pub(super) struct Cold {
     pub(super) crowd: Option<u32>,
     /// What it saved before it went offline.
     pub(super) saved: Option<Saved>,
+    /// The index that it had then, or that it has kept since it served.
+    pub(super) index: Option<Arc<Index>>,
 }
 
 impl Peer {
@@ -160,6 +166,7 @@ impl Peer {
             cpu_free: 0,
             sent: 0,
             received: 0,
+            reported: 0,
             started_at: 0,
             side: 0,
             cold: None,
@@ -179,6 +186,11 @@ impl Peer {
     /// When it was last started, microseconds since the start.
     pub fn started_at(&self) -> u64 {
         self.started_at
+    }
+
+    /// What is on its disk while it is offline.
+    pub(crate) fn disk(&self) -> Option<&Arc<Index>> {
+        self.cold.as_ref()?.index.as_ref()
     }
 
     pub(super) fn cold(&mut self) -> &mut Cold {

@@ -36,40 +36,14 @@ pub struct Traffic {
 impl World {
     /// Sends `message` over the session of the two, which there is.
     pub(crate) fn post(&mut self, from: PeerId, to: PeerId, message: Box<CoreMessage>) {
-        let Some(session) = self.sessions.get(from, to) else {
+        let size = message.encoded_len() as u64;
+        let Some((number, at)) = self.travel(from, to, kind_name(&message), size) else {
             return;
         };
-        let State::Open { from: open } = session.state else {
-            return;
-        };
-        let number = session.number;
-        let (name, size) = (kind_name(&message), message.encoded_len() as u64);
-        let bytes = size + PACKET_OVERHEAD * size.div_ceil(PACKET).max(1);
-        let counted = self.traffic.by_kind.entry(name).or_default();
-        counted.0 += 1;
-        counted.1 += bytes;
-        let Some(departs) = self.through_uplink(from, bytes) else {
-            self.traffic.overflowed += 1;
-            return;
-        };
-        let departs = departs.max(open);
         if self.draw.chance(self.config.net.drop_ppm) {
             return;
         }
         let twice = self.draw.chance(self.config.net.twice_ppm);
-        let arrives = departs + self.one_way(from, to) + self.lost_time(from, to);
-        let way = usize::from(from > to);
-        let overtakes = self.draw.chance(self.config.net.reorder_ppm);
-        let arrives = match self.sessions.get_mut(from, to) {
-            // A stream delivers in order.
-            Some(session) if !overtakes => {
-                let at = arrives.max(session.last[way] + 1);
-                session.last[way] = at;
-                at
-            }
-            _ => arrives,
-        };
-        let at = self.through_downlink(to, arrives, bytes);
         if twice {
             let again = at + self.one_way(from, to);
             let message = message.clone();
@@ -92,6 +66,45 @@ impl World {
                 message,
             },
         );
+    }
+
+    /// Sends a frame of `size` bytes over the session of the two: its number, and
+    /// when the frame is there. None where they have no session, or too much
+    /// waits for the uplink.
+    pub(super) fn travel(
+        &mut self,
+        from: PeerId,
+        to: PeerId,
+        kind: &'static str,
+        size: u64,
+    ) -> Option<(u32, u64)> {
+        let session = self.sessions.get(from, to)?;
+        let State::Open { from: open } = session.state else {
+            return None;
+        };
+        let number = session.number;
+        let bytes = size + PACKET_OVERHEAD * size.div_ceil(PACKET).max(1);
+        let counted = self.traffic.by_kind.entry(kind).or_default();
+        counted.0 += 1;
+        counted.1 += bytes;
+        let Some(departs) = self.through_uplink(from, bytes) else {
+            self.traffic.overflowed += 1;
+            return None;
+        };
+        let departs = departs.max(open);
+        let arrives = departs + self.one_way(from, to) + self.lost_time(from, to);
+        let way = usize::from(from > to);
+        let overtakes = self.draw.chance(self.config.net.reorder_ppm);
+        let arrives = match self.sessions.get_mut(from, to) {
+            // A stream delivers in order.
+            Some(session) if !overtakes => {
+                let at = arrives.max(session.last[way] + 1);
+                session.last[way] = at;
+                at
+            }
+            _ => arrives,
+        };
+        Some((number, self.through_downlink(to, arrives, bytes)))
     }
 
     /// When `bytes` that are sent now have left `from`; none where too much

@@ -1,0 +1,307 @@
+//! The data plane of the modelled world: the production index service of every
+//! super-node, and the production client of every user, on tokio with its clock
+//! in the world's hands.
+//!
+//! Tasks run on one thread, in one order. Time passes for them only when none
+//! has anything to do, and stops when one of them asks the network for
+//! something: the world carries it.
+
+mod calls;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use canopy_core::identity::Identity;
+use canopy_core::keyspace::NodeId;
+use canopy_core::placement::Placement;
+use canopy_leaf::client::{Client, ClientStats};
+use canopy_proto::wire::{request, response};
+use canopy_supernode::index::{Index, Limits};
+use canopy_supernode::service::{IndexService, ServiceConfig};
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::Instant;
+
+use crate::users::Done;
+use crate::world::PeerId;
+use calls::{Shared, SimCalls, View};
+
+/// How long a user waits for an answer; as the SDK.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What has expired is never served; dropping it happens on another thread,
+/// whose moment would not be the same in every run.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What tasks want of the world.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// A request to another peer.
+    Ask {
+        call: u64,
+        from: PeerId,
+        to: NodeId,
+        request: request::Kind,
+    },
+    /// The answer to one.
+    Answer {
+        call: u64,
+        from: PeerId,
+        to: PeerId,
+        response: response::Kind,
+    },
+    /// What a user wanted is done.
+    Done(Done),
+    /// A peer that is no super-node any more has offered all it holds; whether
+    /// all of it was confirmed.
+    HandedOver(PeerId, bool),
+}
+
+/// What one peer has of the data plane.
+struct Node {
+    view: Arc<View>,
+    service: Option<IndexService<SimCalls>>,
+    client: Option<Client<SimCalls>>,
+    operations: u64,
+}
+
+/// All of it.
+pub(crate) struct Data {
+    nodes: BTreeMap<PeerId, Node>,
+    shared: Arc<Shared>,
+    /// Of clients that are gone.
+    past: ClientStats,
+    /// Last, so that what lives on it goes first.
+    runtime: Runtime,
+}
+
+impl Data {
+    /// Nobody has anything.
+    ///
+    /// # Errors
+    /// The system gives no runtime.
+    pub(crate) fn new() -> io::Result<Self> {
+        let mut builder = Builder::new_current_thread();
+        let runtime = builder.enable_time().start_paused(true).build()?;
+        let begun = runtime.block_on(async { Instant::now() });
+        Ok(Self {
+            nodes: BTreeMap::new(),
+            shared: Arc::new(Shared::new(begun)),
+            past: ClientStats::default(),
+            runtime,
+        })
+    }
+
+    /// Lets tasks run, and time pass for them up to `until`, microseconds since
+    /// the start, or to the moment at which one wants something of the world.
+    /// Returns what time it is then; tokio counts whole milliseconds.
+    pub(crate) fn advance(&self, until: u64) -> u64 {
+        let shared = &self.shared;
+        let until = shared.begun + Duration::from_micros(until);
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = shared.wanted.notified() => {}
+                () = tokio::time::sleep_until(until) => {}
+            }
+            u64::try_from(shared.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+        })
+    }
+
+    /// What tasks want of the world, in the order in which they said so.
+    pub(crate) fn take_work(&self) -> Vec<Work> {
+        self.shared.take_work()
+    }
+
+    fn node(&mut self, id: PeerId, make: impl FnOnce() -> View) -> &mut Node {
+        self.nodes.entry(id).or_insert_with(|| Node {
+            view: Arc::new(make()),
+            service: None,
+            client: None,
+            operations: 0,
+        })
+    }
+
+    /// The client of a user, made when it is first needed.
+    pub(crate) fn client(
+        &mut self,
+        id: PeerId,
+        identity: impl FnOnce() -> Identity,
+        view: impl FnOnce() -> (NodeId, Placement, i64),
+    ) -> Client<SimCalls> {
+        let shared = self.shared.clone();
+        let node = self.node(id, || View::new(id, view()));
+        let calls = SimCalls::new(node.view.clone(), shared);
+        let make = || Client::new(calls, identity(), PATIENCE);
+        node.client.get_or_insert_with(make).clone()
+    }
+
+    /// A peer serves from now on, with what it `held` before.
+    pub(crate) fn serve(
+        &mut self,
+        id: PeerId,
+        held: Option<Arc<Index>>,
+        view: impl FnOnce() -> (NodeId, Placement, i64),
+    ) {
+        let shared = self.shared.clone();
+        let _inside = self.runtime.handle().clone();
+        let _inside = _inside.enter();
+        let node = self.node(id, || View::new(id, view()));
+        if node.service.is_none() {
+            let calls = SimCalls::new(node.view.clone(), shared);
+            let index = held.unwrap_or_else(|| Arc::new(Index::in_memory(Limits::default())));
+            let config = ServiceConfig {
+                sweep_every: NEVER,
+                ..ServiceConfig::default()
+            };
+            node.service = Some(IndexService::start(calls, index, config));
+            node.operations = 0;
+        }
+    }
+
+    /// A peer has another placement.
+    pub(crate) fn placed(&self, id: PeerId, placement: &Placement) {
+        if let Some(node) = self.nodes.get(&id) {
+            node.view.place(placement.clone());
+            if let Some(service) = &node.service {
+                service.placement_changed();
+            }
+        }
+    }
+
+    /// What a peer that serves, or has served and still holds records, holds.
+    pub(crate) fn index(&self, id: PeerId) -> Option<&Arc<Index>> {
+        self.service(id).map(IndexService::index)
+    }
+
+    fn service(&self, id: PeerId) -> Option<&IndexService<SimCalls>> {
+        self.nodes.get(&id)?.service.as_ref()
+    }
+
+    /// Those who have an index.
+    pub(crate) fn serving(&self) -> impl Iterator<Item = PeerId> {
+        let with = self.nodes.iter().filter(|(_, node)| node.service.is_some());
+        with.map(|(id, _)| *id)
+    }
+
+    /// Index operations that a peer did since it began, and since this was last
+    /// asked.
+    pub(crate) fn operations(&mut self, id: PeerId) -> Option<(u64, u64)> {
+        let node = self.nodes.get_mut(&id)?;
+        let now = node.service.as_ref()?.stats().operations();
+        let before = std::mem::replace(&mut node.operations, now);
+        Some((now, now.saturating_sub(before)))
+    }
+
+    /// How full the memory of a peer's index is, thousandths.
+    pub(crate) fn memory_milli(&self, id: PeerId) -> u32 {
+        self.service(id).map_or(0, |s| s.stats().utilisation_milli)
+    }
+
+    /// The peer serves no more.
+    pub(crate) fn retire(&mut self, id: PeerId) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.service = None;
+        }
+    }
+
+    /// The peer's process ends; what it held is on its disk.
+    pub(crate) fn end(&mut self, id: PeerId) -> Option<Arc<Index>> {
+        let node = self.nodes.remove(&id)?;
+        if let Some(client) = &node.client {
+            self.past = sum(self.past, client.stats());
+        }
+        let _inside = self.runtime.enter();
+        node.service.map(|service| service.index().clone())
+    }
+
+    /// How the requests of all users fared.
+    pub(crate) fn stats(&self) -> ClientStats {
+        let clients = self.nodes.values().filter_map(|node| node.client.as_ref());
+        clients.fold(self.past, |all, client| sum(all, client.stats()))
+    }
+
+    /// A request arrives. Answers at once where that can be; otherwise the
+    /// answer is work to come. None of both: this peer does not serve.
+    pub(crate) fn handle(
+        &self,
+        call: u64,
+        from: (PeerId, NodeId),
+        to: PeerId,
+        request: request::Kind,
+    ) -> Handled {
+        let Some(service) = self.service(to) else {
+            return Handled::NotServing;
+        };
+        let (from, node) = from;
+        if let Some(response) = service.try_now(node, &request) {
+            return Handled::Now(response);
+        }
+        let (service, shared) = (service.clone(), self.shared.clone());
+        self.runtime.spawn(async move {
+            let response = service.handle(node, request).await;
+            shared.want(Work::Answer {
+                call,
+                from: to,
+                to: from,
+                response,
+            });
+        });
+        Handled::Later
+    }
+
+    /// Brings what a peer holds to those who own it.
+    pub(crate) fn hand_over(&self, id: PeerId) {
+        let Some(service) = self.service(id).cloned() else {
+            return;
+        };
+        let shared = self.shared.clone();
+        self.runtime.spawn(async move {
+            service.placement_changed();
+            let step = service.hand_over(|_| ()).await;
+            shared.want(Work::HandedOver(id, step.is_complete()));
+        });
+    }
+
+    /// Begins what a user wants.
+    pub(crate) fn begin(&self, wish: impl Future<Output = Done> + Send + 'static) {
+        let shared = self.shared.clone();
+        self.runtime.spawn(async move {
+            let done = wish.await;
+            shared.want(Work::Done(done));
+        });
+    }
+
+    /// The answer to a call is there.
+    pub(crate) fn answered(&self, call: u64, response: response::Kind) {
+        self.shared.answered(call, response);
+    }
+
+    /// Nothing can be sent to whom the call is for.
+    pub(crate) fn unreachable(&self, call: u64) {
+        self.shared.unreachable(|number, _, _| number == call);
+    }
+
+    /// A session ended: what waits for an answer over it will get none.
+    pub(crate) fn lost(&self, from: PeerId, to: &NodeId) {
+        self.shared
+            .unreachable(|_, asker, node| asker == from && node == to);
+    }
+}
+
+/// What became of a request.
+pub(crate) enum Handled {
+    Now(response::Kind),
+    Later,
+    NotServing,
+}
+
+fn sum(a: ClientStats, b: ClientStats) -> ClientStats {
+    ClientStats {
+        ok: a.ok + b.ok,
+        failed: a.failed + b.failed,
+        hedged: a.hedged + b.hedged,
+        retried: a.retried + b.retried,
+        ..a
+    }
+}

@@ -1,0 +1,368 @@
+//! People who use the overlay: they write values and read each other's, through
+//! the production client, and remember what was acknowledged to them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use canopy_core::keyspace::{Key, keys};
+use canopy_core::node::Role;
+use canopy_leaf::client::Consistency;
+use tokio::time::Instant;
+
+use crate::draw::{Draw, Zipf};
+use crate::world::{PeerId, World};
+
+/// How long what they write lasts.
+const LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// Tries to meet a user that runs and has a home.
+const TRIES: usize = 16;
+/// Reads of the reckoning under way at once...
+const AT_ONCE: usize = 64;
+/// ...and how often what was not found is looked for.
+pub(crate) const RECKONINGS: usize = 5;
+const SECOND: u64 = 1_000_000;
+
+/// What they do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UsersConfig {
+    /// How many peers have somebody who uses them.
+    pub count: u32,
+    /// What all of them do in a second.
+    pub operations_per_s: u32,
+    /// Values that there are.
+    pub keys: u32,
+    /// Of a hundred operations, so many are writes.
+    #[serde(default = "ten")]
+    pub writes_percent: u32,
+    /// Keys are read by Zipf's law, not all alike.
+    #[serde(default)]
+    pub zipf: bool,
+    /// Of a hundred reads, so many are of one and the same key.
+    #[serde(default)]
+    pub hot_percent: u32,
+}
+
+fn ten() -> u32 {
+    10
+}
+
+/// What came of an operation.
+#[derive(Debug)]
+pub(crate) struct Done {
+    key: usize,
+    outcome: Outcome,
+    /// What a read must find at least, what a write wrote.
+    number: u64,
+    begun_us: u64,
+    took_us: u64,
+    /// A read of the reckoning.
+    last: bool,
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Stored,
+    NotStored,
+    Read(Option<u64>),
+    NotRead,
+}
+
+/// One value.
+#[derive(Clone, Copy, Debug, Default)]
+struct Value {
+    /// Who writes it.
+    owner: PeerId,
+    /// The latest number that was written, and that was acknowledged.
+    written: u64,
+    acknowledged: u64,
+    writing: bool,
+    /// The reckoning has found it.
+    found: bool,
+}
+
+/// How the operations of ten seconds fared.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    ok: u64,
+    failed: u64,
+}
+
+/// All users.
+pub(crate) struct Users {
+    config: UsersConfig,
+    people: Vec<PeerId>,
+    values: Vec<Value>,
+    zipf: Option<Zipf>,
+    draw: Draw,
+    /// When the next one does something; none: nobody does now.
+    next: Option<u64>,
+    slots: Vec<Slot>,
+    /// Microseconds of each read that was answered.
+    took: Vec<u32>,
+    pub(crate) ok: u64,
+    pub(crate) failed: u64,
+    /// Reads that found less than was acknowledged before they began.
+    pub(crate) stale: u64,
+    under_way: usize,
+}
+
+const SLOT_US: u64 = 10 * SECOND;
+
+impl Users {
+    pub(crate) fn new(config: UsersConfig, peers: u32, seed: u64) -> Self {
+        let mut draw = Draw::new(seed, "users");
+        let all: Vec<PeerId> = (0..peers).collect();
+        let people = draw.some(&all, config.count as usize);
+        let value = |_| Value {
+            owner: people.get(draw.index(people.len())).copied().unwrap_or(0),
+            ..Value::default()
+        };
+        let values: Vec<Value> = (0..config.keys).map(value).collect();
+        Self {
+            zipf: config.zipf.then(|| Zipf::new(values.len())),
+            config,
+            people,
+            values,
+            draw,
+            next: None,
+            slots: Vec::new(),
+            took: Vec::new(),
+            ok: 0,
+            failed: 0,
+            stale: 0,
+            under_way: 0,
+        }
+    }
+
+    /// They begin.
+    pub(crate) fn begin(&mut self, at: u64) {
+        self.next = Some(at);
+    }
+
+    /// They do nothing more.
+    pub(crate) fn rest(&mut self) {
+        self.next = None;
+    }
+
+    /// When one of them does something next.
+    pub(crate) fn next(&self) -> Option<u64> {
+        self.next
+    }
+
+    /// Whether something is under way.
+    pub(crate) fn busy(&self) -> bool {
+        self.under_way > 0
+    }
+
+    /// Does all that is due, and takes in what is done.
+    pub(crate) fn act(&mut self, world: &mut World) {
+        for done in world.take_done() {
+            self.take(done);
+        }
+        while let Some(at) = self.next.filter(|at| *at <= world.clock()) {
+            let mean = SECOND / u64::from(self.config.operations_per_s.max(1));
+            self.next = Some(at + self.draw.between(mean / 2, mean * 3 / 2).max(1));
+            self.operate(world);
+        }
+    }
+
+    fn operate(&mut self, world: &mut World) {
+        let writes = self.draw.chance(self.config.writes_percent * 10_000);
+        let hot = self.draw.chance(self.config.hot_percent * 10_000);
+        let key = match &self.zipf {
+            _ if hot && !writes => 0,
+            Some(zipf) if !writes => zipf.rank(&mut self.draw),
+            _ => self.draw.index(self.values.len()),
+        };
+        let Some(value) = self.values.get(key).copied() else {
+            return;
+        };
+        // What nobody has written yet is written first.
+        if writes || value.acknowledged == 0 {
+            self.write(world, key, value);
+        } else if let Some(reader) = self.somebody(world) {
+            self.read(world, reader, key, false);
+        }
+    }
+
+    /// A user whose peer runs and has a home.
+    fn somebody(&mut self, world: &World) -> Option<PeerId> {
+        (0..TRIES).find_map(|_| {
+            let id = *self.people.get(self.draw.index(self.people.len()))?;
+            ready(world, id).then_some(id)
+        })
+    }
+
+    fn write(&mut self, world: &mut World, key: usize, value: Value) {
+        if value.writing || !ready(world, value.owner) {
+            return;
+        }
+        let Some(client) = world.client(value.owner) else {
+            return;
+        };
+        let number = value.written + 1;
+        self.values[key].written = number;
+        self.values[key].writing = true;
+        self.under_way += 1;
+        let begun_us = world.clock();
+        let wish = async move {
+            let begun = Instant::now();
+            let data = Bytes::copy_from_slice(&number.to_be_bytes());
+            let stored = client.put(&key.to_string(), data, Some(LIFETIME)).await;
+            Done {
+                key,
+                outcome: stored.map_or(Outcome::NotStored, |_| Outcome::Stored),
+                number,
+                begun_us,
+                took_us: micros(begun.elapsed()),
+                last: false,
+            }
+        };
+        if let Some(data) = world.data() {
+            data.begin(wish);
+        }
+    }
+
+    fn read(&mut self, world: &mut World, reader: PeerId, key: usize, last: bool) {
+        let value = self.values[key];
+        let owner = world.peer(value.owner).node;
+        let Some(client) = world.client(reader) else {
+            return;
+        };
+        self.under_way += 1;
+        let (number, begun_us) = (value.acknowledged, world.clock());
+        let wish = async move {
+            let begun = Instant::now();
+            let read = client
+                .get(owner, &key.to_string(), Consistency::Quorum)
+                .await;
+            let outcome = match read {
+                Ok(found) => Outcome::Read(found.and_then(|found| number_of(&found.data))),
+                Err(_) => Outcome::NotRead,
+            };
+            Done {
+                key,
+                outcome,
+                number,
+                begun_us,
+                took_us: micros(begun.elapsed()),
+                last,
+            }
+        };
+        if let Some(data) = world.data() {
+            data.begin(wish);
+        }
+    }
+
+    fn take(&mut self, done: Done) {
+        self.under_way = self.under_way.saturating_sub(1);
+        let value = &mut self.values[done.key];
+        let good = match done.outcome {
+            Outcome::Stored => {
+                value.acknowledged = done.number;
+                true
+            }
+            Outcome::Read(found) => found.unwrap_or(0) >= done.number,
+            Outcome::NotStored | Outcome::NotRead => false,
+        };
+        if matches!(done.outcome, Outcome::Stored | Outcome::NotStored) {
+            value.writing = false;
+        }
+        if done.last {
+            value.found |= good;
+            return;
+        }
+        let slot = usize::try_from(done.begun_us / SLOT_US).unwrap_or(0);
+        if self.slots.len() <= slot {
+            self.slots.resize(slot + 1, Slot::default());
+        }
+        let slot = &mut self.slots[slot];
+        let count = match good {
+            true => [&mut slot.ok, &mut self.ok],
+            false => [&mut slot.failed, &mut self.failed],
+        };
+        count.into_iter().for_each(|count| *count += 1);
+        if let Outcome::Read(_) = done.outcome {
+            self.stale += u64::from(!good);
+            self.took.push(done.took_us.min(u64::from(u32::MAX)) as u32);
+        }
+    }
+
+    /// Of a thousand operations that began from `from` on, how many succeeded.
+    pub(crate) fn ok_milli(&self, from: u64) -> Option<u64> {
+        let first = (from.div_ceil(SLOT_US)) as usize;
+        let slots = self.slots.iter().skip(first);
+        let (ok, failed) = slots.fold((0, 0), |(ok, failed), slot| {
+            (ok + slot.ok, failed + slot.failed)
+        });
+        (ok * 1000).checked_div(ok + failed)
+    }
+
+    /// The time under which `percent` of reads stayed, milliseconds.
+    pub(crate) fn read_ms(&mut self, percent: usize) -> f64 {
+        self.took.sort_unstable();
+        let at = (self.took.len() * percent / 100).min(self.took.len().saturating_sub(1));
+        self.took.get(at).map_or(0.0, |us| f64::from(*us) / 1000.0)
+    }
+
+    /// Has somebody read what was acknowledged and is not found yet, a few at a
+    /// time; false: all were tried.
+    pub(crate) fn reckon(&mut self, world: &mut World, from: &mut usize) -> bool {
+        while self.under_way < AT_ONCE {
+            let rest = self.values.get(*from..).unwrap_or_default();
+            let next = rest.iter().position(|v| v.acknowledged > 0 && !v.found);
+            let Some(next) = next else {
+                *from = self.values.len();
+                return false;
+            };
+            let key = *from + next;
+            *from = key + 1;
+            if let Some(reader) = self.somebody(world) {
+                self.read(world, reader, key, true);
+            }
+        }
+        true
+    }
+
+    /// What was acknowledged and is not found: lost while it should not be, and
+    /// gone with the peers that had it.
+    pub(crate) fn lost(&self, world: &World) -> (Vec<usize>, u64) {
+        let (mut lost, mut gone) = (Vec::new(), 0);
+        for (key, value) in self.values.iter().enumerate() {
+            if value.acknowledged == 0 || value.found {
+                continue;
+            }
+            let id = keys::value(&world.peer(value.owner).node, &key.to_string());
+            let away = (0..world.peers().len() as PeerId)
+                .filter_map(|id| world.peer(id).disk())
+                .filter(|index| holds(index, &id))
+                .count();
+            match away {
+                // Two of its three owners are away with it.
+                2.. => gone += 1,
+                _ => lost.push(key),
+            }
+        }
+        (lost, gone)
+    }
+}
+
+fn holds(index: &canopy_supernode::index::Index, id: &Key) -> bool {
+    index.version(id).is_some()
+}
+
+/// Whether a user can expect to be served: whose own line is broken cannot.
+fn ready(world: &World, id: PeerId) -> bool {
+    let peer = world.peer(id);
+    let well = peer.spec.lag_us == 0 && peer.spec.loss_ppm == 0 && !peer.spec.drops;
+    well && peer.online() && (peer.homes > 0 || peer.role == Role::SuperNode)
+}
+
+fn number_of(data: &[u8]) -> Option<u64> {
+    data.try_into().ok().map(u64::from_be_bytes)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
