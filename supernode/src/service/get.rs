@@ -68,10 +68,14 @@ impl<C: Calls> Inner<C> {
             local: true,
             ..get
         });
-        let hedged = gather(inner, &peers, needed, &request, |peer, answer| {
-            read.take(inner, peer, answer)
-        })
-        .await;
+        let mut take = |peer, answer| read.take(inner, peer, answer);
+        let mut hedged = gather(inner, &peers, needed, &request, &mut take).await;
+        if read.is_unsure() {
+            // Its owners are new: somebody else had it before.
+            let next = inner.places.next_closest(&key, &peers);
+            let mut take = |peer, answer| read.take(inner, peer, answer);
+            hedged |= gather(inner, &next, needed, &request, &mut take).await;
+        }
         read.repair(inner);
         let records = read.finish(limit_of(&get))?;
         inner.counters.got(!records.is_empty());
@@ -153,6 +157,11 @@ impl Read {
             (false, true) if self.agreed() => Verdict::Done,
             (false, true) => Verdict::More,
         }
+    }
+
+    /// Nothing was found, and too few of those who said so can be sure of it.
+    fn is_unsure(&self) -> bool {
+        self.best.is_empty() && self.firm < self.needed
     }
 
     /// Whether as many owners as are needed hold the latest of all that was

@@ -17,6 +17,10 @@ const RECENT: usize = 8;
 /// may have met.
 const MERGER: usize = 4;
 
+/// What a key's owners do not have yet is looked for at the next closest, up to
+/// this many times `R`: as many may have come together.
+const NEWCOMERS: usize = 3;
+
 #[derive(Debug)]
 pub(super) struct Places {
     me: NodeId,
@@ -116,6 +120,14 @@ impl Places {
         out
     }
 
+    /// Who would own `key` if some of its owners had not come: the next closest,
+    /// without `asked`. What happened before this node came it can only guess.
+    pub(super) fn next_closest(&self, key: &Key, asked: &[NodeId]) -> Vec<NodeId> {
+        let closest = self.current().closest(key, R * NEWCOMERS);
+        let nodes = closest.into_iter().map(|(_, node)| node);
+        nodes.filter(|node| !asked.contains(node)).collect()
+    }
+
     /// Whether so many joined lately that they may be another overlay, with
     /// records of its own under every key.
     pub(super) fn merging(&self) -> bool {
@@ -135,9 +147,7 @@ impl Places {
     }
 
     pub(super) fn settling(&self) -> bool {
-        let state = self.state.read();
-        let until = state.settling.as_ref().map(|settling| settling.until);
-        until.is_some_and(|until| Instant::now() < until)
+        self.state.read().settles()
     }
 
     /// `node` has offered all that it has for this node.
@@ -153,6 +163,11 @@ impl Places {
 }
 
 impl State {
+    fn settles(&self) -> bool {
+        let settling = self.settling.as_ref();
+        settling.is_some_and(|settling| Instant::now() < settling.until)
+    }
+
     /// Notes who was not there a while ago.
     fn join(&mut self, me: NodeId, settle: Duration) {
         let mut recent = self.recent.iter().rev();

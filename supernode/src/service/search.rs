@@ -86,22 +86,31 @@ impl<C: Calls> Inner<C> {
         });
         let mut replies: Vec<wire::SearchReply> = Vec::new();
         let mut refusal = None;
-        let hedged = gather(inner, &owners, first, &request, |_, answer| match answer {
-            Ok(response::Kind::Search(reply)) => {
-                let settling = reply.settling;
-                replies.push(reply);
-                match merging || (settling && replies.len() < 2) {
-                    true => Verdict::More,
-                    false => Verdict::Done,
+        let (mut peers, mut hedged) = (owners.clone(), false);
+        let mut at_once = first;
+        loop {
+            let take = |_, answer| match answer {
+                Ok(response::Kind::Search(reply)) => {
+                    let settling = reply.settling;
+                    replies.push(reply);
+                    match merging || settling {
+                        true => Verdict::More,
+                        false => Verdict::Done,
+                    }
                 }
+                Ok(_) => Verdict::More,
+                Err(error) => {
+                    refusal = Some(refuse::of_call(&error));
+                    Verdict::More
+                }
+            };
+            hedged |= gather(inner, &peers, at_once, &request, take).await;
+            if peers != owners || replies.iter().any(|reply| !reply.settling) {
+                break;
             }
-            Ok(_) => Verdict::More,
-            Err(error) => {
-                refusal = Some(refuse::of_call(&error));
-                Verdict::More
-            }
-        })
-        .await;
+            // All of them are new, or may lack something: others had it before.
+            (peers, at_once) = (inner.places.next_closest(&key, &owners), 1);
+        }
         let failed = || refuse::unavailable("no owner of the rarest term answered; try again");
         let mut reply =
             merge(replies, page_size(&search)).ok_or_else(|| refusal.unwrap_or_else(failed))?;

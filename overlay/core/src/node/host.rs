@@ -49,8 +49,8 @@ pub(super) struct State {
     pub(super) sampled: Time,
     /// Since when no other super-node has answered, if none does.
     pub(super) alone_since: Option<Time>,
-    /// When an officer last showed that it is at work.
-    pub(super) officer_seen: Time,
+    /// Since when an officer has something to do and does not show itself.
+    pub(super) owed: Option<Time>,
 }
 
 impl Core {
@@ -82,7 +82,7 @@ impl Core {
                 called: now.at,
                 sampled: now.at,
                 alone_since: None,
-                officer_seen: now.at,
+                owed: None,
             }));
             self.greet_members(now);
         }

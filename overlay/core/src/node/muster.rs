@@ -27,6 +27,8 @@ const DIALS: usize = 8;
 const MAX_ASKED: usize = 32;
 /// Members that one message tells of.
 const GOSSIP: usize = 48;
+/// Members who may take the chair that every other keeps a session to.
+const CHAIRS: usize = 2;
 /// A candidate and the smallest jury.
 pub(super) const MIN_ASSEMBLY: usize = 4;
 
@@ -43,6 +45,8 @@ pub(super) struct State {
     settled: Time,
     /// When the first mandate of a founding was endorsed, and for which officer.
     pub(super) endorsed: Option<(NodeId, Time)>,
+    /// Who is said to serve and was asked for its mandate, and when.
+    asked: BTreeMap<NodeId, Time>,
 }
 
 impl State {
@@ -65,12 +69,36 @@ impl State {
         self.members.values().map(|member| &member.contact)
     }
 
-    /// How many members take the chair before `node`.
-    fn before(&self, network: &str, node: &NodeId) -> usize {
-        let lot = |node: &NodeId| Key::hash("chair", &[network.as_bytes(), &node.0]);
-        let own = lot(node);
-        self.members.keys().filter(|other| lot(other) < own).count()
+    /// Who takes the chair, in order: a chair has to call everybody, so that it
+    /// must be one whom everybody can dial, as a candidate is.
+    fn chairs(&self, network: &str) -> Vec<NodeId> {
+        let eligible = self.members.iter().filter(|(_, m)| m.candidacy.eligible);
+        let mut chairs: Vec<NodeId> = eligible.map(|(node, _)| *node).collect();
+        chairs.sort_by_cached_key(|node| lot(network, node));
+        chairs
     }
+
+    /// Who has to go for `node` to come in; an error: it stays outside. A full
+    /// assembly keeps those with the lowest lots, so that all peers of a large
+    /// network come to one and the same.
+    fn room(&self, network: &str, node: &NodeId, own: &NodeId) -> Result<Option<NodeId>, Full> {
+        if self.members.len() < MAX_MEMBERS {
+            return Ok(None);
+        }
+        let others = self.members.keys().filter(|other| *other != own);
+        let last = others.max_by_key(|other| lot(network, other)).copied();
+        last.filter(|last| lot(network, node) < lot(network, last))
+            .map(Some)
+            .ok_or(Full)
+    }
+}
+
+/// The assembly has members enough whose lots are lower.
+struct Full;
+
+/// The place of a peer in an assembly.
+fn lot(network: &str, node: &NodeId) -> Key {
+    Key::hash("chair", &[network.as_bytes(), &node.0])
 }
 
 impl Core {
@@ -160,6 +188,7 @@ impl Core {
                 members,
                 settled: now.at,
                 endorsed: None,
+                asked: BTreeMap::new(),
             }));
             self.timers.set(Timer::Muster, now.at);
         }
@@ -214,7 +243,7 @@ impl Core {
             self.on_roster_digest(now, from, digest);
             return;
         }
-        let own = self.node_id();
+        let (own, network) = (self.node_id(), self.config.network.clone());
         let horizon = self.config.timing.muster.quiet * 10;
         let Some(state) = self.muster_state(now) else {
             return;
@@ -235,12 +264,14 @@ impl Core {
                 }
                 continue;
             }
-            // A full assembly takes nobody in: no need to check who it is.
             let old = signer.and_then(|signer| state.members.get(&signer));
             let old = old.map(|member| member.contact.issued_ms);
-            if old.is_none() && state.members.len() >= MAX_MEMBERS {
-                continue;
-            }
+            let leaves = match (old, &signer) {
+                (None, Some(node)) => state.room(&network, node, &own),
+                _ => Ok(None),
+            };
+            // Who stays outside is not worth checking.
+            let Ok(leaves) = leaves else { continue };
             let Ok(contact) = Contact::open(&signed) else {
                 continue;
             };
@@ -249,6 +280,7 @@ impl Core {
                 continue;
             }
             news |= old.is_none();
+            leaves.map(|last| state.members.remove(&last));
             let candidacy = entry.candidacy.unwrap_or_default();
             state.members.insert(
                 node,
@@ -264,6 +296,25 @@ impl Core {
             let message = self.muster_message(now);
             self.send(from, Kind::Muster(message));
         }
+    }
+
+    /// A member says that another was elected. That one is asked for its mandate,
+    /// which tells by itself whether this assembly signed it.
+    pub(super) fn founded(&mut self, now: Now, from: NodeId, entry: &wire::RosterEntry) {
+        let interval = self.config.timing.muster.interval;
+        let contact = entry.contact.as_ref().and_then(|c| Contact::open(c).ok());
+        let (Some(contact), Some(state)) = (contact, &mut self.muster) else {
+            return;
+        };
+        let node = contact.node_id;
+        let asked = state.asked.get(&node);
+        let just_asked = asked.is_some_and(|at| now.at.since(*at) < interval);
+        if just_asked || !state.knows(&from) || !state.knows(&node) {
+            return;
+        }
+        state.asked.insert(node, now.at);
+        let message = self.muster_message(now);
+        self.send_to(node, contact.addrs, Kind::Muster(message));
     }
 
     /// Our own candidacy changed: the assembly must know.
@@ -316,7 +367,11 @@ impl Core {
             .copied()
             .filter(|node| *node != own)
             .collect();
-        for node in self.pick(others, 3) {
+        // Whoever may take the chair must be able to call this peer.
+        let chairs = state.chairs(&self.config.network).into_iter();
+        let chairs = chairs.filter(|node| *node != own).take(CHAIRS);
+        let apart: Vec<NodeId> = chairs.filter(|c| !self.links.contains_key(c)).collect();
+        for node in self.pick(others, 3).into_iter().chain(apart) {
             let message = self.muster_message(now);
             self.send(node, Kind::Muster(message));
         }
@@ -337,7 +392,10 @@ impl Core {
         if waited < quiet || state.members.len() < MIN_ASSEMBLY {
             return;
         }
-        let rank = state.before(&self.config.network, &self.node_id());
+        let chairs = state.chairs(&self.config.network);
+        let Some(rank) = chairs.iter().position(|node| *node == self.node_id()) else {
+            return;
+        };
         if waited < quiet + patience * u32::try_from(rank).unwrap_or(u32::MAX) {
             return;
         }
@@ -348,9 +406,10 @@ impl Core {
             .collect();
         candidates.sort_by_key(|m| (std::cmp::Reverse(m.candidacy.claim_bps), m.contact.node_id));
         let leaves = state.members.len();
+        // The first few elect the others: the sooner they serve the better.
         let wanted = match self.config.topology {
             Topology::Pure => candidates.len(),
-            _ => R.max(leaves.div_ceil(self.config.ratio.max(1))),
+            _ => R,
         };
         // Fewer candidates than wanted may just not have been dialled back yet.
         if candidates.is_empty() || (candidates.len() < wanted && waited < quiet * 3) {

@@ -90,7 +90,7 @@ impl Core {
         }
         let Some(host) = &mut self.host else { return };
         if report.term > 0 {
-            host.officer_seen = now.at;
+            host.owed = None;
         }
         host.reports.insert(from, (report, now.at));
     }
@@ -114,7 +114,7 @@ impl Core {
         let quiet = need == Need::Hold;
         if quiet && overview.deputies >= deputies_wanted(overview.super_nodes.len()) {
             // Nothing to do: no officer owes anything.
-            host.officer_seen = now.at;
+            host.owed = None;
         }
         let need = match now.at.since(host.sampled) >= sample {
             true => {
@@ -123,7 +123,11 @@ impl Core {
             }
             false => return,
         };
-        let silent = rank == 0 || now.at.since(host.officer_seen) >= patience;
+        if need == Need::Hold && !quiet {
+            return;
+        }
+        let owed = *host.owed.get_or_insert(now.at);
+        let silent = rank == 0 || now.at.since(owed) >= patience;
         if !silent || now.at.since(self.started) < settle {
             return;
         }

@@ -330,6 +330,7 @@ impl Core {
                 // referral costs a dial and nothing else.
                 match trust || self.config.operator.is_some() {
                     true => self.referred(&entry),
+                    false if self.muster.is_some() => self.founded(now, from, &entry),
                     false => self.pointed_at(now, from, &entry),
                 }
             }

@@ -104,6 +104,8 @@ pub(super) struct Election {
     pub(super) raced: Vec<Raced>,
     races: usize,
     papers: Vec<Paper>,
+    /// All papers are drawn up; only signatures are missing.
+    drawn_up: bool,
     elected: Vec<NodeId>,
     /// When the present step has taken too long.
     pub(super) deadline: Time,
@@ -124,6 +126,14 @@ impl Election {
         matches!(self.runner, Runner::Chair { .. })
     }
 
+    /// How many of an assembly have to sign; none: it is no founding.
+    fn signers_needed(&self) -> Option<usize> {
+        match &self.runner {
+            Runner::Chair { electorate } => Some(electorate.len() / 2 + 1),
+            Runner::Officer { .. } => None,
+        }
+    }
+
     /// Places to fill, in office and in reserve.
     fn places(&self) -> usize {
         match self.runner {
@@ -134,10 +144,14 @@ impl Election {
 
     /// Whether enough candidates kept what they claimed.
     fn enough(&self) -> bool {
-        let kept = self.raced.iter().filter(|raced| {
-            raced.outcome.elected && raced.outcome.score_bps >= raced.claim_bps / CLAIM_MISSED
-        });
-        kept.count() >= self.places() || self.races >= MAX_RACES
+        let kept = self.raced.iter().filter(|raced| raced.kept_its_claim());
+        self.papers.len() + kept.count() >= self.places() || self.races >= MAX_RACES
+    }
+}
+
+impl Raced {
+    fn kept_its_claim(&self) -> bool {
+        self.outcome.elected && self.outcome.score_bps >= self.claim_bps / CLAIM_MISSED
     }
 }
 
@@ -160,6 +174,7 @@ impl Core {
             raced: Vec::new(),
             races: 0,
             papers: Vec::new(),
+            drawn_up: false,
             elected: Vec::new(),
             deadline: now.at,
         };
@@ -192,9 +207,17 @@ impl Core {
         if election.run.is_some() {
             return self.race_overdue(now);
         }
-        if !election.papers.is_empty() {
+        if election.drawn_up {
+            self.issue(now, true);
             return self.close_election();
         }
+        if election.founding() && !self.found_on(now) {
+            // Most of the assembly follows another chair.
+            return self.close_election();
+        }
+        let Some(election) = &mut self.election else {
+            return;
+        };
         if election.places() > 0
             && !election.enough()
             && let Some(entrant) = election.queue.pop_front()
@@ -213,50 +236,82 @@ impl Core {
         }
     }
 
+    /// Of a founding: has the assembly sign for who has just kept its claim,
+    /// while the next race goes on. False: it did not sign what was asked before.
+    fn found_on(&mut self, now: Now) -> bool {
+        let Some(election) = &mut self.election else {
+            return true;
+        };
+        let needed = election.signers_needed();
+        if needed.is_some_and(|needed| {
+            election
+                .papers
+                .iter()
+                .any(|p| p.endorsements.len() < needed)
+        }) {
+            return false;
+        }
+        let room = election.places().saturating_sub(election.papers.len());
+        let kept = election
+            .raced
+            .extract_if(.., |raced| raced.kept_its_claim());
+        let kept: Vec<Raced> = kept.take(room).collect();
+        let papers = self.papers_for(now, kept);
+        self.ask_to_sign(papers);
+        true
+    }
+
     /// Draws up the papers that follow from the races.
     fn draw_up(&mut self, now: Now) {
         let Some(election) = &mut self.election else {
             return;
         };
-        let mut raced: Vec<Raced> = election
-            .raced
-            .drain(..)
-            .filter(|raced| raced.outcome.elected)
-            .collect();
+        let mut raced: Vec<Raced> = election.raced.drain(..).collect();
+        raced.retain(|raced| raced.outcome.elected);
         raced.sort_by_key(|raced| {
             (
                 std::cmp::Reverse(raced.outcome.score_bps),
                 raced.candidate.node_id,
             )
         });
-        let (wanted, places, term) = (election.wanted, election.places(), election.term);
-        let (assembly, activate) = match &mut election.runner {
+        let room = election.places().saturating_sub(election.papers.len());
+        raced.truncate(room);
+        let activate = match &mut election.runner {
+            Runner::Chair { .. } => Vec::new(),
+            Runner::Officer { activate, .. } => std::mem::take(activate),
+        };
+        let mut papers = self.papers_for(now, raced);
+        let activated = activate.iter();
+        papers.extend(activated.filter_map(|node| self.activation(now, node)));
+        self.file(now, papers);
+    }
+
+    /// A mandate for each of `raced`: for office, and then for the reserve.
+    fn papers_for(&self, now: Now, raced: Vec<Raced>) -> Vec<Paper> {
+        let Some(election) = &self.election else {
+            return Vec::new();
+        };
+        let (wanted, term) = (election.wanted, election.term);
+        let (basis, assembly) = match &election.runner {
             Runner::Chair { electorate } => {
                 let mut members: Vec<NodeId> = electorate.iter().map(|c| c.node_id).collect();
                 members.sort_unstable();
-                (members, Vec::new())
+                (Basis::Founded, members)
             }
-            Runner::Officer { activate, .. } => (Vec::new(), std::mem::take(activate)),
-        };
-        let basis = if assembly.is_empty() {
-            Basis::Elected
-        } else {
-            Basis::Founded
+            Runner::Officer { .. } => (Basis::Elected, Vec::new()),
         };
         let lifetime = self.config.timing.election.mandate_lifetime.as_millis() as u64;
-        let (network, officer) = (self.config.network.clone(), self.node_id());
-        let mut papers: Vec<Paper> = raced
+        raced
             .into_iter()
-            .take(places)
-            .enumerate()
+            .zip(election.papers.len()..)
             // Another officer may have called it into office meanwhile.
-            .filter(|(place, raced)| {
+            .filter(|(raced, place)| {
                 let known = self.roster.get(&raced.candidate.node_id);
                 *place < wanted || known.is_none_or(|entry| !entry.in_office())
             })
-            .map(|(place, raced)| {
+            .map(|(raced, place)| {
                 let mandate = Mandate {
-                    network: network.clone(),
+                    network: self.config.network.clone(),
                     term,
                     candidate: raced.candidate.node_id,
                     basis,
@@ -265,20 +320,14 @@ impl Core {
                     expires_ms: now.unix_ms.saturating_add(lifetime),
                     beacon: raced.beacon,
                     ballots: raced.outcome.decisive,
-                    officer,
+                    officer: self.node_id(),
                     assembly: assembly.clone(),
                     domain: raced.candidate.domain(),
                     deputy: place >= wanted,
                 };
                 Paper::mandate(mandate, Some(raced.candidate.signed))
             })
-            .collect();
-        papers.extend(
-            activate
-                .iter()
-                .filter_map(|node| self.activation(now, node)),
-        );
-        self.file(now, papers);
+            .collect()
     }
 
     /// A deputy's mandate without the reserve: the same ballots, signed anew.
@@ -328,11 +377,23 @@ impl Core {
         self.file(now, vec![Paper::release(&release)]);
     }
 
-    /// Signs the papers and asks the others to.
-    pub(super) fn file(&mut self, now: Now, mut papers: Vec<Paper>) {
-        if papers.is_empty() {
+    /// The last papers: when all are signed, they are published.
+    pub(super) fn file(&mut self, now: Now, papers: Vec<Paper>) {
+        self.ask_to_sign(papers);
+        let Some(election) = &mut self.election else {
+            return;
+        };
+        if election.papers.is_empty() {
             return self.close_election();
         }
+        election.drawn_up = true;
+        let patience = self.config.timing.election.reply_timeout * 4;
+        self.step_until(now.at + patience);
+        self.issue(now, false);
+    }
+
+    /// Signs papers and asks the others to.
+    fn ask_to_sign(&mut self, mut papers: Vec<Paper>) {
         let own = self.node_id();
         for paper in &mut papers {
             // Who runs may be a candidate itself; then it signs nothing here.
@@ -365,11 +426,8 @@ impl Core {
             }
         }
         if let Some(election) = &mut self.election {
-            election.papers = papers;
+            election.papers.extend(papers);
         }
-        let patience = self.config.timing.election.reply_timeout * 4;
-        self.step_until(now.at + patience);
-        self.issue(now);
     }
 
     /// The super-nodes that audit this officer's papers.
@@ -410,28 +468,29 @@ impl Core {
             && verify_bytes(paper.domain(), &from, &paper.body, &endorsement.signature).is_ok();
         if genuine && !signed_before {
             paper.endorsements.push(endorsement);
-            self.issue(now);
+            self.issue(now, false);
         }
     }
 
-    /// Publishes every paper that has all the signatures it needs.
-    fn issue(&mut self, now: Now) {
+    /// Publishes every paper that has all the signatures it needs; those of a
+    /// founding together, for nobody signs one who knows a super-node already.
+    /// `overdue`: no more signatures are waited for.
+    fn issue(&mut self, now: Now, overdue: bool) {
         let Some(election) = &self.election else {
             return;
         };
-        let members = match &election.runner {
-            Runner::Chair { electorate } => electorate.len(),
-            Runner::Officer { .. } => 0,
-        };
         let mut ready = Vec::new();
         for (index, paper) in election.papers.iter().enumerate() {
-            let needed = match members {
-                0 => self.judge(now, false, |context| context.required(&paper.candidate)),
-                members => members / 2 + 1,
-            };
+            let needed = election.signers_needed().unwrap_or_else(|| {
+                self.judge(now, false, |context| context.required(&paper.candidate))
+            });
             if !paper.done && paper.endorsements.len() >= needed.max(1) {
                 ready.push(index);
             }
+        }
+        let all = election.drawn_up && ready.len() == election.papers.len();
+        if election.founding() && !all && !overdue {
+            return;
         }
         for index in ready {
             self.publish(now, index);
@@ -484,28 +543,28 @@ impl Core {
             return;
         };
         election.elected.push(candidate);
-        let mut told: BTreeSet<NodeId> = BTreeSet::from([candidate]);
-        if let Runner::Chair { electorate } = &election.runner {
-            told.extend(electorate.iter().map(|contact| contact.node_id));
-        }
-        let addrs: BTreeMap<NodeId, Vec<SocketAddr>> = match &election.runner {
+        let others = election.papers.iter().map(|paper| paper.candidate);
+        let serving: BTreeSet<NodeId> = others.chain([candidate]).collect();
+        // A mandate is large and an assembly may be: its members are told whom to
+        // ask for it, or the chair's line would carry it hundreds of times.
+        let told: Vec<(NodeId, Vec<SocketAddr>)> = match &election.runner {
             Runner::Chair { electorate } => electorate
                 .iter()
-                .map(|c| (c.node_id, c.addrs.clone()))
+                .map(|member| (member.node_id, member.addrs.clone()))
                 .collect(),
-            Runner::Officer { .. } => BTreeMap::new(),
+            Runner::Officer { .. } => vec![(candidate, self.addrs_of(&candidate))],
         };
-        told.remove(&self.node_id());
-        for node in told {
+        let own = self.node_id();
+        for (node, addrs) in told.into_iter().filter(|(node, _)| *node != own) {
+            let mut entry = entry.clone();
+            if !serving.contains(&node) {
+                entry.mandate = None;
+            }
             let message = wire::RosterEntries {
-                entries: vec![entry.clone()],
+                entries: vec![entry],
                 dead: Vec::new(),
             };
-            let known = addrs
-                .get(&node)
-                .cloned()
-                .unwrap_or_else(|| self.addrs_of(&node));
-            self.send_to(node, known, Kind::Roster(message));
+            self.send_to(node, addrs, Kind::Roster(message));
         }
         self.spread(vec![entry], Some(candidate));
     }

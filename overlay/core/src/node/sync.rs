@@ -174,7 +174,13 @@ impl Core {
         let own = self.roster.digest(self.host.is_some());
         // Two who know the same deputies and nobody who serves have to muster.
         let nobody = self.roster.serving().next().is_none();
-        if theirs.digest == own.to_bytes() && !theirs.keys.is_empty() && !nobody {
+        // A leaf listens to a super-node; so does one who was called into office
+        // and refuses, because it takes the dead for alive.
+        let listens = self.host.is_some() && !self.roster.serves(&from);
+        // The digest counts whose papers are here, dead or alive: a leaf that
+        // takes one of the dead for alive may have the same.
+        let mistaken = listens && self.roster.entries().any(|entry| entry.down);
+        if theirs.digest == own.to_bytes() && !theirs.keys.is_empty() && !nobody && !mistaken {
             return;
         }
         let held: BTreeMap<&[u8], (u64, bool, bool)> = theirs
@@ -204,9 +210,6 @@ impl Core {
             let entry = node.and_then(|node| self.roster.get(&node));
             !key.released && !key.deputy && entry.is_none_or(|entry| !entry.serves())
         };
-        // So does one who was called into office and refuses, because it takes
-        // the dead for alive.
-        let listens = self.host.is_some() && !self.roster.serves(&from);
         let dead: Vec<Bytes> = match listens {
             true => theirs
                 .keys
