@@ -237,6 +237,7 @@ impl Attendant {
                 }
             },
         };
+        service.stay();
         service.placement_changed();
         self.peer
             .set_handler(Some(Box::new(Front(service.clone()))));

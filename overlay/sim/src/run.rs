@@ -28,8 +28,6 @@ const MAX_TRACE: usize = 1_000_000;
 /// in a second.
 const START_WITHIN_S: u64 = 10;
 const STARTS_A_SECOND: u64 = 2_000;
-/// After the last fault, users may fail for so long.
-const QUIET_AFTER: u64 = 60 * SECOND;
 pub(crate) const SECOND: u64 = 1_000_000;
 
 /// What can be chosen besides the scenario itself.
@@ -213,7 +211,7 @@ impl<'a> Run<'a> {
                 last = Some(self.world.clock() + step.fault.takes_s() * SECOND);
             }
             if let Some(last) = last {
-                quiet = last + QUIET_AFTER;
+                quiet = last + self.scenario.expect.ok_within_s * SECOND;
                 self.go_to(last.min(end));
                 let limit = self.scenario.expect.recovered_within_s * SECOND;
                 recovered = self.recover(last, (last + limit).min(end));

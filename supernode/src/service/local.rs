@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use canopy_core::keyspace::{Key, NodeId};
 use canopy_core::placement::R;
@@ -25,6 +26,9 @@ impl<C: Calls> Inner<C> {
     pub(super) async fn put_local(self: &Arc<Self>, from: NodeId, put: wire::Put) -> Answer {
         if from != self.me() && !self.places.knows(&from) {
             return Err(refuse::not_serving());
+        }
+        if from != self.me() && self.leaving.load(Relaxed) {
+            return Err(refuse::leaving());
         }
         let checked = self.check(put.records).await?;
         let good = checked.iter().filter_map(|r| r.as_ref().ok()).cloned();
@@ -164,6 +168,9 @@ impl<C: Calls> Inner<C> {
             return Err(refuse::malformed(
                 "too many entries in one offer; send at most 4096",
             ));
+        }
+        if self.leaving.load(Relaxed) {
+            return Err(refuse::leaving());
         }
         match (offer.returned, offer.entries.is_empty()) {
             (true, _) if self.places.current().get(&from).is_some() => {

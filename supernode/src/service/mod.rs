@@ -18,6 +18,7 @@ mod search;
 mod stats;
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -76,6 +77,8 @@ struct Inner<C: Calls> {
     counters: Counters,
     pace: repair::Pace,
     wake_repair: Arc<Notify>,
+    /// This node hands over what it holds: nobody may count on it any more.
+    leaving: AtomicBool,
     /// Super-nodes that have just started and may lack records.
     returned: parking_lot::Mutex<BTreeSet<NodeId>>,
     /// The background tasks; they end with the service.
@@ -104,6 +107,7 @@ impl<C: Calls> IndexService<C> {
                 counters: Counters::default(),
                 pace: repair::Pace::default(),
                 wake_repair: Arc::new(Notify::new()),
+                leaving: AtomicBool::new(false),
                 returned: parking_lot::Mutex::default(),
                 tasks: parking_lot::Mutex::default(),
                 calls,
@@ -174,12 +178,20 @@ impl<C: Calls> IndexService<C> {
         }))
     }
 
+    /// This node serves, whatever it did before.
+    pub fn stay(&self) {
+        self.inner.leaving.store(false, Relaxed);
+    }
+
     /// Brings every record held here to those who own it without this node:
     /// the last duty of a super-node that leaves, and of a peer that finds
     /// records in its store and is no super-node any more. Calls `progress`
     /// after each step. Records whose owners all confirmed are dropped here
-    /// once this node is no super-node.
+    /// once this node is no super-node. From now on this node takes nothing in
+    /// and confirms nothing, or two who leave at once would each rely on the
+    /// other.
     pub async fn hand_over(&self, progress: impl FnMut(HandOver) + Send) -> HandOver {
+        self.inner.leaving.store(true, Relaxed);
         repair::hand_over(&self.inner, progress).await
     }
 

@@ -30,6 +30,13 @@ pub(super) fn not_serving() -> wire::Refusal {
     )
 }
 
+pub(super) fn leaving() -> wire::Refusal {
+    refusal(
+        Code::NotServing,
+        "this super-node is leaving and hands its records over; ask their other owners",
+    )
+}
+
 pub(super) fn superseded(sequence: u64) -> wire::Refusal {
     let message = format!("a later sequence, {sequence}, is in place; publish with a higher one");
     refusal(Code::Invalid, message)

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use canopy_proto::wire::{self, core_message::Kind};
+use prost::Message;
 
 use super::timers::Timer;
 use super::{Core, Event};
-use crate::election::mandate;
-use crate::keyspace::{Key, NodeId};
+use crate::keyspace::NodeId;
 use crate::time::{Now, Time};
 
 /// Homes of a leaf.
@@ -20,7 +20,7 @@ const HOMES: usize = 2;
 const COMPARE: u32 = 15;
 /// Super-nodes kept away from at once.
 const MAX_AVOIDED: usize = 64;
-/// Mandates that one home has vouched for and the other has not.
+/// Candidates that one home has vouched for.
 const MAX_VOUCHED: usize = 64;
 
 /// A try to fill one slot.
@@ -44,9 +44,9 @@ pub(super) struct State {
     avoid: BTreeMap<NodeId, Time>,
     /// When the roster was last compared with a home's.
     compared: Time,
-    /// Mandates whose signers this leaf does not know, and the home that
-    /// passed each on.
-    vouched: BTreeMap<Key, NodeId>,
+    /// Whose mandates are signed by strangers, and which home passed them on
+    /// first, and when.
+    vouched: BTreeMap<NodeId, (NodeId, Time)>,
 }
 
 impl State {
@@ -304,8 +304,14 @@ impl Core {
 
     /// A leaf keeps no history: those who signed a mandate may have laid their
     /// role down before it joined. Then the word of both homes counts, who
-    /// pass on only what they verified. True once both have given it.
-    pub(super) fn vouched_by_homes(&mut self, from: NodeId, mandate: &wire::SignedMandate) -> bool {
+    /// pass on only what they verified: that this candidate serves, for they may
+    /// hold the papers of elections that crossed. True once both have said so.
+    pub(super) fn vouched_by_homes(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        mandate: &wire::SignedMandate,
+    ) -> bool {
         let homes = self.homes.nodes();
         if self.host.is_some() || !homes.contains(&from) {
             return false;
@@ -313,16 +319,19 @@ impl Core {
         if self.roster.serving().take(HOMES).count() < HOMES {
             return true;
         }
-        let subject = mandate::subject(&mandate.body);
-        let first = self.homes.vouched.get(&subject).copied();
-        if first.is_some_and(|first| first != from && homes.contains(&first)) {
-            self.homes.vouched.remove(&subject);
-            return true;
+        let body = wire::Mandate::decode(mandate.body.clone()).ok();
+        let Some(candidate) = body.and_then(|body| NodeId::from_slice(&body.candidate)) else {
+            return false;
+        };
+        let interval = self.config.timing.muster.roster_interval;
+        let before = self.homes.vouched.get(&candidate).copied();
+        let before = before.filter(|(_, at)| now.at.since(*at) < interval);
+        match before {
+            Some((first, _)) => return first != from && homes.contains(&first),
+            None if self.homes.vouched.len() >= MAX_VOUCHED => self.homes.vouched.clear(),
+            None => {}
         }
-        if self.homes.vouched.len() >= MAX_VOUCHED {
-            self.homes.vouched.clear();
-        }
-        self.homes.vouched.insert(subject, from);
+        self.homes.vouched.insert(candidate, (from, now.at));
         for other in homes.into_iter().filter(|home| *home != from) {
             let digest = self.digest(true);
             self.send(other, digest);

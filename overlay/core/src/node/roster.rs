@@ -321,7 +321,7 @@ impl Core {
             }
             if verdict.as_ref().is_err_and(of_strangers)
                 && let Some(mandate) = &entry.mandate
-                && self.vouched_by_homes(from, mandate)
+                && (self.lacks_papers(mandate) || self.vouched_by_homes(now, from, mandate))
             {
                 verdict = self.admit(now, &entry, true);
             }
@@ -362,6 +362,18 @@ impl Core {
         if self.homes.nodes().contains(&from) {
             self.advice(now, &entries.dead);
         }
+    }
+
+    /// A leaf that is elected knows who serves and has nobody's papers. Those of
+    /// them whose signers it does not know it takes all the same: it follows
+    /// their holders already.
+    fn lacks_papers(&self, mandate: &wire::SignedMandate) -> bool {
+        let body = wire::Mandate::decode(mandate.body.clone()).ok();
+        let entry = body.and_then(|body| {
+            let entry = self.roster.get(&NodeId::from_slice(&body.candidate)?)?;
+            (entry.term == body.term).then_some(entry)
+        });
+        self.host.is_some() && entry.is_some_and(|e| e.serves() && e.mandate().is_none())
     }
 
     /// A leaf learns that a super-node which did not answer is alive: by its

@@ -1,6 +1,7 @@
 //! One peer's way to the others: what a session is to the real one.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -86,7 +87,8 @@ pub(super) struct View {
     id: PeerId,
     node: NodeId,
     placement: Mutex<Placement>,
-    clock_ms: i64,
+    /// Its wall clock minus the true time.
+    clock_ms: AtomicI64,
 }
 
 impl View {
@@ -95,8 +97,12 @@ impl View {
             id,
             node,
             placement: Mutex::new(placement),
-            clock_ms,
+            clock_ms: AtomicI64::new(clock_ms),
         }
+    }
+
+    pub(super) fn set_clock(&self, clock_ms: i64) {
+        self.clock_ms.store(clock_ms, Relaxed);
     }
 
     pub(super) fn place(&self, placement: Placement) {
@@ -145,7 +151,7 @@ impl Calls for SimCalls {
     fn now_ms(&self) -> u64 {
         let passed = self.shared.begun.elapsed().as_millis();
         let true_ms = START_MS.saturating_add(u64::try_from(passed).unwrap_or(0));
-        true_ms.saturating_add_signed(self.view.clock_ms)
+        true_ms.saturating_add_signed(self.view.clock_ms.load(Relaxed))
     }
 
     async fn call(&self, node: NodeId, request: request::Kind, deadline: Duration) -> Outcome {

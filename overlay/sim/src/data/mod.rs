@@ -157,6 +157,9 @@ impl Data {
             node.service = Some(IndexService::start(calls, index, config));
             node.operations = 0;
         }
+        if let Some(service) = &node.service {
+            service.stay();
+        }
     }
 
     /// A peer has another placement.
@@ -166,6 +169,13 @@ impl Data {
             if let Some(service) = &node.service {
                 service.placement_changed();
             }
+        }
+    }
+
+    /// A peer's wall clock was set.
+    pub(crate) fn set_clock(&self, id: PeerId, clock_ms: i64) {
+        if let Some(node) = self.nodes.get(&id) {
+            node.view.set_clock(clock_ms);
         }
     }
 

@@ -235,9 +235,11 @@ pub struct Expect {
     pub bad_milli: Option<u64>,
     /// Of 1 000 mandates, so many at most state over 1.33 times the truth.
     pub overrated_milli: Option<u64>,
-    /// Of a thousand operations of users so many at least succeed, from a minute
-    /// after the last fault on, or from the start where there is none.
+    /// Of a thousand operations of users so many at least succeed...
     pub ok_milli: u64,
+    /// ...from so many seconds after the last fault on, or from the start where
+    /// there is none.
+    pub ok_within_s: u64,
     /// Of a thousand operations so many at least take one request only.
     pub first_try_milli: u64,
     /// The work of the busiest super-node for its capacity, over the mean, is at
@@ -256,6 +258,7 @@ impl Default for Expect {
             bad_milli: None,
             overrated_milli: None,
             ok_milli: 0,
+            ok_within_s: 60,
             first_try_milli: 0,
             imbalance_milli: None,
         }

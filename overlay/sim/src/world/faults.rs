@@ -98,7 +98,11 @@ impl World {
 
     /// Changes what a peer is like; its core is not told.
     pub fn alter(&mut self, id: PeerId, change: impl FnOnce(&mut Spec)) {
-        change(&mut self.peers[id as usize].spec);
+        let spec = &mut self.peers[id as usize].spec;
+        change(spec);
+        if let Some(data) = &self.data {
+            data.set_clock(id, spec.clock_ms);
+        }
         self.note(14, id, 0);
     }
 
