@@ -206,3 +206,35 @@ async fn what_its_owners_did_not_confirm_is_not_dropped() {
     let after: Vec<usize> = records.iter().map(|record| net.copies(record)).collect();
     assert_eq!(before, after);
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_that_leave_at_once_do_not_count_on_each_other() {
+    let net = Net::of(2);
+    fill(&net, 40).await;
+    let (one, other) = (net.service(1), net.service(2));
+    let both = tokio::join!(one.hand_over(|_| ()), other.hand_over(|_| ()));
+    assert!(!(both.0.is_complete() && both.1.is_complete()), "{both:?}");
+    // Who stays after all is given the records again, and vouches for them.
+    one.stay();
+    assert!(other.hand_over(|_| ()).await.is_complete());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_new_owners_own_is_found_at_those_before() {
+    let net = Net::of(3);
+    let records = fill(&net, 80).await;
+    (4..=7).for_each(|n| net.join(n));
+    let placement = net.placement();
+    let new = |record: &&Record| {
+        let owners = placement.owners(&record.id(), R);
+        owners.iter().all(|owner| *owner > node(3))
+    };
+    assert!(records.iter().take(80).any(|record| new(&record)));
+    for n in [1, 4, 7] {
+        for record in records.iter().take(80) {
+            let reply = net.get(n, record.id(), Consistency::Quorum).await.unwrap();
+            assert_eq!(reply.records, std::slice::from_ref(&record.signed), "{n}");
+        }
+        assert_eq!(net.search(n, "common").await.unwrap().len(), 20, "{n}");
+    }
+}

@@ -1,6 +1,7 @@
 //! The program's commands.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -33,6 +34,8 @@ enum Command {
     Run {
         #[command(flatten)]
         what: What,
+        #[command(flatten)]
+        picture: Picture,
         /// The seed that everything follows from.
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -49,6 +52,8 @@ enum Command {
     Replay {
         #[command(flatten)]
         what: What,
+        #[command(flatten)]
+        picture: Picture,
         /// The seed that failed.
         #[arg(long)]
         seed: u64,
@@ -57,6 +62,8 @@ enum Command {
     Compare {
         #[command(flatten)]
         what: What,
+        #[command(flatten)]
+        picture: Picture,
         /// The seed that everything follows from.
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -85,6 +92,13 @@ struct What {
     /// Prints no progress.
     #[arg(long)]
     quiet: bool,
+}
+
+#[derive(Args)]
+struct Picture {
+    /// Draws the course into this file, SVG.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -132,10 +146,22 @@ fn seeds(text: &str) -> Result<(u64, u64), String> {
 pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::List => list(),
-        Command::Run { what, seed } => once(&what, seed, false),
-        Command::Replay { what, seed } => once(&what, seed, true),
+        Command::Run {
+            what,
+            picture,
+            seed,
+        } => once(&what, &picture, seed, false),
+        Command::Replay {
+            what,
+            picture,
+            seed,
+        } => once(&what, &picture, seed, true),
         Command::Sweep { what, seeds } => sweep(&what, seeds),
-        Command::Compare { what, seed } => compare(&what, seed),
+        Command::Compare {
+            what,
+            picture,
+            seed,
+        } => compare(&what, &picture, seed),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -157,6 +183,18 @@ fn list() -> Result<bool, ScenarioError> {
         }
     }
     Ok(true)
+}
+
+impl Picture {
+    fn draw(&self, reports: &[Report]) -> Result<(), ScenarioError> {
+        let Some(path) = &self.svg else {
+            return Ok(());
+        };
+        std::fs::write(path, crate::picture::draw(reports)).map_err(|error| ScenarioError::Write {
+            path: path.display().to_string(),
+            error,
+        })
+    }
 }
 
 /// Runs once, with progress on standard error.
@@ -215,7 +253,7 @@ fn peak_memory() -> Option<u64> {
     Some(kib * 1024)
 }
 
-fn once(what: &What, seed: u64, course: bool) -> Result<bool, ScenarioError> {
+fn once(what: &What, picture: &Picture, seed: u64, course: bool) -> Result<bool, ScenarioError> {
     let options = Options {
         trace: course,
         ..what.options()
@@ -226,6 +264,7 @@ fn once(what: &What, seed: u64, course: bool) -> Result<bool, ScenarioError> {
             say!("{line}");
         }
     }
+    picture.draw(std::slice::from_ref(&report))?;
     show(&report, wall, what.json);
     if course && !what.json {
         say!("   time  online  super-nodes  deputies  leaves homed");
@@ -272,7 +311,7 @@ fn sweep(what: &What, (from, to): (u64, u64)) -> Result<bool, ScenarioError> {
     Ok(failed == 0)
 }
 
-fn compare(what: &What, seed: u64) -> Result<bool, ScenarioError> {
+fn compare(what: &What, picture: &Picture, seed: u64) -> Result<bool, ScenarioError> {
     let mut reports = Vec::new();
     for topology in [Topology::Pure, Topology::Hybrid, Topology::Elected] {
         let options = Options {
@@ -281,6 +320,7 @@ fn compare(what: &What, seed: u64) -> Result<bool, ScenarioError> {
         };
         reports.push(watched(what, seed, &options)?.0);
     }
+    picture.draw(&reports)?;
     if what.json {
         say!("{}", serde_json::to_string(&reports).unwrap_or_default());
     } else {

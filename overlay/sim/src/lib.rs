@@ -11,6 +11,7 @@
 //! | [`scenario`] | what happens, and what must hold nevertheless |
 //! | [`run`](mod@run), [`report`] | running it, and what came of it |
 //! | `users`, `data` | the production client and index service, in virtual time |
+//! | [`picture`] | the course of runs, drawn |
 //! | [`cli`] | the program `canopy-sim` |
 //! | [`world`] | cores, sessions, messages, measurements, faults |
 //! | [`net`] | the network's numbers, each with its source |
@@ -22,6 +23,7 @@ pub mod digest;
 pub mod draw;
 mod judge;
 pub mod net;
+pub mod picture;
 pub mod queue;
 pub mod report;
 pub mod run;

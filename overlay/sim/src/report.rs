@@ -53,6 +53,11 @@ pub struct Report {
     pub traffic: BTreeMap<String, (u64, u64)>,
     /// The course of it.
     pub samples: Vec<Sample>,
+    /// Operations of users: the seconds at which a slot of ten begins, how many
+    /// were answered, and how many were not.
+    pub requests: Vec<(f64, u64, u64)>,
+    /// When what went wrong, seconds since the start.
+    pub faults: Vec<(f64, String)>,
     /// What cores told, if that was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub trace: Vec<String>,

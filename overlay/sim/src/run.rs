@@ -56,6 +56,7 @@ pub(crate) struct Run<'a> {
     pub(crate) users: Option<Users>,
     progress: Progress<'a>,
     samples: Vec<Sample>,
+    faults: Vec<(f64, String)>,
     sampled: u64,
     trace: Option<Vec<String>>,
     /// Operations that each had done when users began.
@@ -125,6 +126,7 @@ impl<'a> Run<'a> {
             users: scenario_users,
             progress,
             samples: Vec::new(),
+            faults: Vec::new(),
             sampled: 0,
             trace: None,
             before: Default::default(),
@@ -207,6 +209,8 @@ impl<'a> Run<'a> {
             for step in self.scenario.step.clone() {
                 self.go_to(began + step.at_s * SECOND);
                 self.watch.troubled = true;
+                let name = step.fault.name().to_owned();
+                self.faults.push((self.world.clock() as f64 / 1e6, name));
                 self.happen(step.fault);
                 last = Some(self.world.clock() + step.fault.takes_s() * SECOND);
             }
@@ -452,6 +456,8 @@ impl<'a> Run<'a> {
             .map(|(kind, counts)| ((*kind).to_owned(), *counts))
             .collect();
         report.samples = self.samples;
+        report.requests = self.users.as_ref().map_or_else(Vec::new, Users::course);
+        report.faults = self.faults;
         report.trace = self.trace.unwrap_or_default();
         report.violations = self.watch.violations;
         report

@@ -299,6 +299,14 @@ impl Users {
         (ok * 1000).checked_div(ok + failed)
     }
 
+    /// Slots of ten seconds: when each begins, seconds since the start, how many
+    /// operations were answered, and how many were not.
+    pub(crate) fn course(&self) -> Vec<(f64, u64, u64)> {
+        let slots = self.slots.iter().zip(0u32..);
+        let slots = slots.map(|(slot, i)| (f64::from(i) * 10.0, slot.ok, slot.failed));
+        slots.filter(|(_, ok, failed)| ok + failed > 0).collect()
+    }
+
     /// The time under which `percent` of reads stayed, milliseconds.
     pub(crate) fn read_ms(&mut self, percent: usize) -> f64 {
         self.took.sort_unstable();

@@ -407,10 +407,7 @@ impl Core {
         candidates.sort_by_key(|m| (std::cmp::Reverse(m.candidacy.claim_bps), m.contact.node_id));
         let leaves = state.members.len();
         // The first few elect the others: the sooner they serve the better.
-        let wanted = match self.config.topology {
-            Topology::Pure => candidates.len(),
-            _ => R,
-        };
+        let wanted = R;
         // Fewer candidates than wanted may just not have been dialled back yet.
         if candidates.is_empty() || (candidates.len() < wanted && waited < quiet * 3) {
             return;

@@ -195,6 +195,26 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// What it is called in a scenario's file.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Kill { .. } => "kill",
+            Self::Stop { .. } => "stop",
+            Self::Start { .. } => "start",
+            Self::Join { .. } => "join",
+            Self::Sybils { .. } => "sybils",
+            Self::Split { .. } => "split",
+            Self::Heal => "heal",
+            Self::Clock { .. } => "clock",
+            Self::Slow { .. } => "slow",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Relocate { .. } => "relocate",
+            Self::Drain { .. } => "drain",
+            Self::Garbage { .. } => "garbage",
+            Self::Chaos { .. } => "chaos",
+        }
+    }
+
     /// How long it takes until all of it has happened, seconds, beyond the
     /// moment that it begins.
     pub fn takes_s(&self) -> u64 {
@@ -368,6 +388,14 @@ pub enum ScenarioError {
         path: String,
         /// What is wrong, and where.
         error: Box<toml::de::Error>,
+    },
+    /// The picture cannot be written.
+    #[error("cannot write {path}: {error}")]
+    Write {
+        /// Which.
+        path: String,
+        /// Why.
+        error: std::io::Error,
     },
     /// The system gives nothing to run users on.
     #[error("cannot start the runtime of the users: {0}")]
