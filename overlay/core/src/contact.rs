@@ -70,6 +70,11 @@ impl Contact {
         }
     }
 
+    /// The contact that a message gives, if it is a good one; see [`Contact::open`].
+    pub fn given(signed: &Option<wire::Signed>) -> Option<Self> {
+        Self::open(signed.as_ref()?).ok()
+    }
+
     /// Checks signature and limits of a contact from outside.
     pub fn open(signed: &wire::Signed) -> Result<Self, ContactError> {
         let (signer, body) = open::<wire::Contact>(Domain::Contact, signed)?;

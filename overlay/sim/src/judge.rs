@@ -7,6 +7,7 @@ use canopy_core::node::Role;
 use crate::net::Nat;
 use crate::run::{Run, SECOND};
 use crate::users::RECKONINGS;
+use crate::world::PeerId;
 
 /// Pause between two looks for what was not found.
 const RECKON_AGAIN: u64 = 10 * SECOND;
@@ -58,10 +59,9 @@ impl Run<'_> {
         if let Some(users) = &mut self.users {
             users.begin(now);
         }
-        if let Some(data) = self.world.data_mut() {
-            let serving: Vec<_> = data.serving().collect();
-            let done = |id: &u32| data.operations(*id).map(|(all, _)| (*id, all));
-            self.before = serving.iter().filter_map(done).collect();
+        if let Some(data) = self.world.data() {
+            let done = |id| data.index_stats(id).map(|stats| (id, stats.operations()));
+            self.before = data.serving().filter_map(done).collect();
         }
     }
 
@@ -103,25 +103,14 @@ impl Run<'_> {
     }
 
     /// Operations of those who served from the beginning, and their seats.
-    fn work_done(&mut self) -> Vec<(u64, u64)> {
-        let seats: BTreeMap<_, _> = self
-            .before
-            .keys()
-            .filter_map(|id| {
-                let peer = self.world.peer(*id);
-                let member = peer.core()?.placement().get(&peer.node)?;
-                Some((*id, u64::from(member.seats)))
-            })
-            .collect();
-        let Some(data) = self.world.data_mut() else {
-            return Vec::new();
+    fn work_done(&self) -> Vec<(u64, u64)> {
+        let work = |(id, before): (&PeerId, &u64)| {
+            let peer = self.world.peer(*id);
+            let member = peer.core()?.placement().get(&peer.node)?;
+            let now = self.world.data()?.index_stats(*id)?.operations();
+            Some((now.saturating_sub(*before), u64::from(member.seats)))
         };
-        let work = |(id, seats): (u32, u64)| {
-            let before = self.before.get(&id).copied().unwrap_or(0);
-            let (now, _) = data.operations(id)?;
-            Some((now.saturating_sub(before), seats))
-        };
-        seats.into_iter().filter_map(work).collect()
+        self.before.iter().filter_map(work).collect()
     }
 
     /// The most work for its capacity over the mean, thousandths.

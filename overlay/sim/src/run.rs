@@ -113,17 +113,17 @@ impl<'a> Run<'a> {
             seed,
         );
         let users = scenario.users;
+        let users = users.map(|users| Users::new(users, scenario.leaves, seed));
         if users.is_some() {
             world.with_data(Data::new().map_err(ScenarioError::Runtime)?);
         }
-        let scenario_users = users.map(|users| Users::new(users, scenario.leaves, seed));
         let settle_us = timing.election.settle.as_micros() as u64;
         let mut run = Self {
             scenario,
             world,
             watch: Watch::new(seed, settle_us),
             draw: Draw::new(seed, "faults"),
-            users: scenario_users,
+            users,
             progress,
             samples: Vec::new(),
             faults: Vec::new(),

@@ -7,7 +7,7 @@ use canopy_core::keyspace::Key;
 use canopy_core::node::{Role, Stand};
 
 use crate::net::Nat;
-use crate::run::Run;
+use crate::run::{Run, SECOND};
 use crate::scenario::{Fault, Target, Who};
 use crate::world::PeerId;
 
@@ -17,7 +17,6 @@ const SYBIL_NETWORKS: u32 = 4;
 const SYBIL_BPS: u64 = 400_000_000;
 /// Pause between two random faults, at most, milliseconds.
 const CHAOS_PAUSE_MS: u64 = 8_000;
-const SECOND: u64 = 1_000_000;
 
 /// Makes `fault` happen.
 pub(crate) fn happen(run: &mut Run<'_>, fault: Fault) {

@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use canopy_core::keyspace::{Key, keys};
+use canopy_core::keyspace::keys;
 use canopy_core::node::Role;
 use canopy_leaf::client::Consistency;
 use tokio::time::Instant;
 
 use crate::draw::{Draw, Zipf};
-use crate::world::{PeerId, World};
+use crate::run::SECOND;
+use crate::world::{PeerId, World, micros};
 
 /// How long what they write lasts.
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -20,7 +21,6 @@ const TRIES: usize = 16;
 const AT_ONCE: usize = 64;
 /// ...and how often what was not found is looked for.
 pub(crate) const RECKONINGS: usize = 5;
-const SECOND: u64 = 1_000_000;
 
 /// What they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -344,7 +344,7 @@ impl Users {
             let id = keys::value(&world.peer(value.owner).node, &key.to_string());
             let away = (0..world.peers().len() as PeerId)
                 .filter_map(|id| world.peer(id).disk())
-                .filter(|index| holds(index, &id))
+                .filter(|index| index.version(&id).is_some())
                 .count();
             match away {
                 // Two of its three owners are away with it.
@@ -356,10 +356,6 @@ impl Users {
     }
 }
 
-fn holds(index: &canopy_supernode::index::Index, id: &Key) -> bool {
-    index.version(id).is_some()
-}
-
 /// Whether a user can expect to be served: whose own line is broken cannot.
 fn ready(world: &World, id: PeerId) -> bool {
     let peer = world.peer(id);
@@ -369,8 +365,4 @@ fn ready(world: &World, id: PeerId) -> bool {
 
 fn number_of(data: &[u8]) -> Option<u64> {
     data.try_into().ok().map(u64::from_be_bytes)
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

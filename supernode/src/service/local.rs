@@ -52,8 +52,7 @@ impl<C: Calls> Inner<C> {
     fn owns(&self, record: &Record) -> bool {
         let placement = self.calls.placement();
         let keys = record.placement_keys();
-        let mut owners = keys.iter().map(|key| placement.owners(key, R));
-        owners.any(|owners| owners.contains(&self.me()))
+        keys.iter().any(|key| placement.owns(&self.me(), key))
     }
 
     /// Checks the signature, limits, network and clock of each record.
@@ -113,7 +112,7 @@ impl<C: Calls> Inner<C> {
             return None;
         }
         let placement = self.calls.placement();
-        if !placement.owners(keys.first()?, R).contains(&self.me()) {
+        if !placement.owns(&self.me(), keys.first()?) {
             return None;
         }
         let owners = |key| placement.owners(key, R);

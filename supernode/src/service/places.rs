@@ -16,7 +16,6 @@ const RECENT: usize = 8;
 /// Where those who joined lately are one in this many of all, two overlays
 /// may have met.
 const MERGER: usize = 4;
-
 /// What a key's owners do not have yet is looked for at the next closest, up to
 /// this many times `R`: as many may have come together.
 const NEWCOMERS: usize = 3;
@@ -147,7 +146,9 @@ impl Places {
     }
 
     pub(super) fn settling(&self) -> bool {
-        self.state.read().settles()
+        let state = self.state.read();
+        let until = state.settling.as_ref().map(|settling| settling.until);
+        until.is_some_and(|until| Instant::now() < until)
     }
 
     /// `node` has offered all that it has for this node.
@@ -163,11 +164,6 @@ impl Places {
 }
 
 impl State {
-    fn settles(&self) -> bool {
-        let settling = self.settling.as_ref();
-        settling.is_some_and(|settling| Instant::now() < settling.until)
-    }
-
     /// Notes who was not there a while ago.
     fn join(&mut self, me: NodeId, settle: Duration) {
         let mut recent = self.recent.iter().rev();

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use canopy_proto::wire::{self, core_message::Kind};
-use prost::Message;
 
+use super::roster::named_in;
 use super::timers::Timer;
 use super::{Core, Event};
 use crate::keyspace::NodeId;
@@ -319,8 +319,7 @@ impl Core {
         if self.roster.serving().take(HOMES).count() < HOMES {
             return true;
         }
-        let body = wire::Mandate::decode(mandate.body.clone()).ok();
-        let Some(candidate) = body.and_then(|body| NodeId::from_slice(&body.candidate)) else {
+        let Some((candidate, _)) = named_in(mandate) else {
             return false;
         };
         let interval = self.config.timing.muster.roster_interval;

@@ -163,7 +163,7 @@ impl Core {
         if attach.probe {
             return self.send(from, reply(true));
         }
-        let Some(contact) = attach.contact.as_ref().and_then(|c| Contact::open(c).ok()) else {
+        let Some(contact) = Contact::given(&attach.contact) else {
             return;
         };
         if contact.node_id != from {

@@ -133,10 +133,10 @@ impl Core {
     }
 
     pub(super) fn on_summons(&mut self, now: Now, summons: wire::Summons) {
-        let open =
-            |signed: &Option<wire::Signed>| signed.as_ref().and_then(|c| Contact::open(c).ok());
-        let (Some(candidate), Some(officer)) = (open(&summons.candidate), open(&summons.officer))
-        else {
+        let (Some(candidate), Some(officer)) = (
+            Contact::given(&summons.candidate),
+            Contact::given(&summons.officer),
+        ) else {
             return;
         };
         let Some(beacon) = Key::from_slice(&summons.beacon) else {

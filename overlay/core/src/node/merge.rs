@@ -137,7 +137,7 @@ impl Core {
     /// A leaf says where a super-node is that this peer does not know: a leaf
     /// passes it on to its homes, and a super-node goes and sees.
     pub(super) fn pointed_at(&mut self, now: Now, from: NodeId, entry: &wire::RosterEntry) {
-        let contact = entry.contact.as_ref().and_then(|c| Contact::open(c).ok());
+        let contact = Contact::given(&entry.contact);
         let Some(contact) = contact else { return };
         let node = contact.node_id;
         if node == self.node_id() || self.roster.get(&node).is_some() {
@@ -189,7 +189,7 @@ impl Core {
     /// Checks a foreign mandate as a newcomer would, and sees whether its
     /// holder answers.
     fn examine(&mut self, now: Now, entry: wire::RosterEntry) {
-        let contact = entry.contact.as_ref().and_then(|c| Contact::open(c).ok());
+        let contact = Contact::given(&entry.contact);
         let (Some(contact), Some(signed)) = (contact, entry.mandate.as_ref()) else {
             return;
         };

@@ -33,6 +33,8 @@ const CHAIRS: usize = 2;
 pub(super) const MIN_ASSEMBLY: usize = 4;
 
 struct Member {
+    /// Its place in the assembly.
+    lot: Key,
     contact: Contact,
     candidacy: wire::Candidacy,
     heard: Time,
@@ -71,25 +73,25 @@ impl State {
 
     /// Who takes the chair, in order: a chair has to call everybody, so that it
     /// must be one whom everybody can dial, as a candidate is.
-    fn chairs(&self, network: &str) -> Vec<NodeId> {
-        let eligible = self.members.iter().filter(|(_, m)| m.candidacy.eligible);
-        let mut chairs: Vec<NodeId> = eligible.map(|(node, _)| *node).collect();
-        chairs.sort_by_cached_key(|node| lot(network, node));
-        chairs
+    fn chairs(&self) -> Vec<NodeId> {
+        let eligible = self.members.values().filter(|m| m.candidacy.eligible);
+        let mut chairs: Vec<&Member> = eligible.collect();
+        chairs.sort_by_key(|member| member.lot);
+        chairs.iter().map(|member| member.contact.node_id).collect()
     }
 
     /// Who has to go for `node` to come in; an error: it stays outside. A full
     /// assembly keeps those with the lowest lots, so that all peers of a large
     /// network come to one and the same.
-    fn room(&self, network: &str, node: &NodeId, own: &NodeId) -> Result<Option<NodeId>, Full> {
+    fn room(&self, lot: &Key, own: &NodeId) -> Result<Option<NodeId>, Full> {
         if self.members.len() < MAX_MEMBERS {
             return Ok(None);
         }
-        let others = self.members.keys().filter(|other| *other != own);
-        let last = others.max_by_key(|other| lot(network, other)).copied();
-        last.filter(|last| lot(network, node) < lot(network, last))
-            .map(Some)
-            .ok_or(Full)
+        let others = self.members.iter().filter(|(other, _)| *other != own);
+        match others.max_by_key(|(_, member)| member.lot) {
+            Some((last, member)) if *lot < member.lot => Ok(Some(*last)),
+            _ => Err(Full),
+        }
     }
 }
 
@@ -179,6 +181,7 @@ impl Core {
         }
         if self.muster.is_none() {
             let own = Member {
+                lot: lot(&self.config.network, &self.node_id()),
                 contact: self.contact.clone(),
                 candidacy: self.own_candidacy(now),
                 heard: now.at,
@@ -267,7 +270,7 @@ impl Core {
             let old = signer.and_then(|signer| state.members.get(&signer));
             let old = old.map(|member| member.contact.issued_ms);
             let leaves = match (old, &signer) {
-                (None, Some(node)) => state.room(&network, node, &own),
+                (None, Some(node)) => state.room(&lot(&network, node), &own),
                 _ => Ok(None),
             };
             // Who stays outside is not worth checking.
@@ -285,6 +288,7 @@ impl Core {
             state.members.insert(
                 node,
                 Member {
+                    lot: lot(&network, &node),
                     contact,
                     candidacy,
                     heard,
@@ -302,7 +306,7 @@ impl Core {
     /// which tells by itself whether this assembly signed it.
     pub(super) fn founded(&mut self, now: Now, from: NodeId, entry: &wire::RosterEntry) {
         let interval = self.config.timing.muster.interval;
-        let contact = entry.contact.as_ref().and_then(|c| Contact::open(c).ok());
+        let contact = Contact::given(&entry.contact);
         let (Some(contact), Some(state)) = (contact, &mut self.muster) else {
             return;
         };
@@ -324,6 +328,7 @@ impl Core {
             state.members.insert(
                 own,
                 Member {
+                    lot: lot(&self.config.network, &own),
                     contact,
                     candidacy,
                     heard: now.at,
@@ -368,7 +373,7 @@ impl Core {
             .filter(|node| *node != own)
             .collect();
         // Whoever may take the chair must be able to call this peer.
-        let chairs = state.chairs(&self.config.network).into_iter();
+        let chairs = state.chairs().into_iter();
         let chairs = chairs.filter(|node| *node != own).take(CHAIRS);
         let apart: Vec<NodeId> = chairs.filter(|c| !self.links.contains_key(c)).collect();
         for node in self.pick(others, 3).into_iter().chain(apart) {
@@ -392,7 +397,7 @@ impl Core {
         if waited < quiet || state.members.len() < MIN_ASSEMBLY {
             return;
         }
-        let chairs = state.chairs(&self.config.network);
+        let chairs = state.chairs();
         let Some(rank) = chairs.iter().position(|node| *node == self.node_id()) else {
             return;
         };

@@ -199,7 +199,7 @@ impl Core {
         for (report, _) in host.reports.values() {
             for entry in &report.candidates {
                 let claim = entry.candidacy.filter(|c| c.eligible).map(|c| c.claim_bps);
-                let contact = entry.contact.as_ref().and_then(|c| Contact::open(c).ok());
+                let contact = Contact::given(&entry.contact);
                 let (Some(claim_bps), Some(contact)) = (claim, contact) else {
                     continue;
                 };

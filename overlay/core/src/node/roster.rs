@@ -74,7 +74,7 @@ impl Core {
     /// A leaf that we were told to join by has no papers to give, and names
     /// super-nodes instead: they count as told of.
     fn referred(&mut self, entry: &wire::RosterEntry) {
-        let contact = entry.contact.as_ref().and_then(|c| Contact::open(c).ok());
+        let contact = Contact::given(&entry.contact);
         let Some(contact) = contact.filter(|c| c.node_id != self.node_id()) else {
             return;
         };
@@ -123,7 +123,7 @@ impl Core {
                 }
             }
         }
-        let contact = entry.contact.as_ref().and_then(|c| Contact::open(c).ok());
+        let contact = Contact::given(&entry.contact);
         if let Some(contact) = contact.filter(|c| about.is_none_or(|node| node == c.node_id)) {
             about = Some(contact.node_id);
             news |= self.roster.contact(contact);
@@ -368,10 +368,9 @@ impl Core {
     /// them whose signers it does not know it takes all the same: it follows
     /// their holders already.
     fn lacks_papers(&self, mandate: &wire::SignedMandate) -> bool {
-        let body = wire::Mandate::decode(mandate.body.clone()).ok();
-        let entry = body.and_then(|body| {
-            let entry = self.roster.get(&NodeId::from_slice(&body.candidate)?)?;
-            (entry.term == body.term).then_some(entry)
+        let entry = named_in(mandate).and_then(|(candidate, term)| {
+            let entry = self.roster.get(&candidate)?;
+            (entry.term == term).then_some(entry)
         });
         self.host.is_some() && entry.is_some_and(|e| e.serves() && e.mandate().is_none())
     }
@@ -393,13 +392,9 @@ impl Core {
     }
 
     pub(super) fn refused(&mut self, entry: &wire::RosterEntry, error: &MandateError) {
-        let body = entry
-            .mandate
-            .as_ref()
-            .and_then(|m| wire::Mandate::decode(m.body.clone()).ok());
-        let candidate = body.and_then(|mandate| NodeId::from_slice(&mandate.candidate));
+        let named = entry.mandate.as_ref().and_then(named_in);
         self.event(Event::MandateRefused {
-            candidate,
+            candidate: named.map(|(candidate, _)| candidate),
             reason: error.to_string(),
         });
     }
@@ -551,4 +546,10 @@ fn of_strangers(error: &MandateError) -> bool {
             | MandateError::Officer(_)
             | MandateError::ForeignAssembly
     )
+}
+
+/// Whom a mandate names, and the term; nothing of it is checked.
+pub(super) fn named_in(mandate: &wire::SignedMandate) -> Option<(NodeId, u64)> {
+    let body = wire::Mandate::decode(mandate.body.clone()).ok()?;
+    Some((NodeId::from_slice(&body.candidate)?, body.term))
 }

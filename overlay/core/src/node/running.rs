@@ -211,7 +211,9 @@ impl Core {
             self.issue(now, true);
             return self.close_election();
         }
-        if election.founding() && !self.found_on(now) {
+        if let Some(needed) = election.signers_needed()
+            && !self.found_on(now, needed)
+        {
             // Most of the assembly follows another chair.
             return self.close_election();
         }
@@ -238,17 +240,12 @@ impl Core {
 
     /// Of a founding: has the assembly sign for who has just kept its claim,
     /// while the next race goes on. False: it did not sign what was asked before.
-    fn found_on(&mut self, now: Now) -> bool {
+    fn found_on(&mut self, now: Now, needed: usize) -> bool {
         let Some(election) = &mut self.election else {
             return true;
         };
-        let needed = election.signers_needed();
-        if needed.is_some_and(|needed| {
-            election
-                .papers
-                .iter()
-                .any(|p| p.endorsements.len() < needed)
-        }) {
+        let mut papers = election.papers.iter();
+        if papers.any(|paper| paper.endorsements.len() < needed) {
             return false;
         }
         let room = election.places().saturating_sub(election.papers.len());
@@ -543,8 +540,7 @@ impl Core {
             return;
         };
         election.elected.push(candidate);
-        let others = election.papers.iter().map(|paper| paper.candidate);
-        let serving: BTreeSet<NodeId> = others.chain([candidate]).collect();
+        let elected: BTreeSet<NodeId> = election.papers.iter().map(|p| p.candidate).collect();
         // A mandate is large and an assembly may be: its members are told whom to
         // ask for it, or the chair's line would carry it hundreds of times.
         let told: Vec<(NodeId, Vec<SocketAddr>)> = match &election.runner {
@@ -555,13 +551,17 @@ impl Core {
             Runner::Officer { .. } => vec![(candidate, self.addrs_of(&candidate))],
         };
         let own = self.node_id();
+        let name = wire::RosterEntry {
+            contact: entry.contact.clone(),
+            ..Default::default()
+        };
         for (node, addrs) in told.into_iter().filter(|(node, _)| *node != own) {
-            let mut entry = entry.clone();
-            if !serving.contains(&node) {
-                entry.mandate = None;
-            }
+            let entry = match elected.contains(&node) {
+                true => &entry,
+                false => &name,
+            };
             let message = wire::RosterEntries {
-                entries: vec![entry],
+                entries: vec![entry.clone()],
                 dead: Vec::new(),
             };
             self.send_to(node, addrs, Kind::Roster(message));

@@ -55,7 +55,7 @@ impl Core {
     /// at once, and so do releases; the other addresses are peers to join by.
     pub(super) fn restore(&mut self, now: Now, saved: &Saved) {
         for entry in saved.0.entries.iter().take(MAX_KEYS) {
-            let Some(contact) = entry.contact.as_ref().and_then(|c| Contact::open(c).ok()) else {
+            let Some(contact) = Contact::given(&entry.contact) else {
                 continue;
             };
             if contact.node_id != self.node_id() {

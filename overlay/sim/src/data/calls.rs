@@ -12,7 +12,7 @@ use canopy_proto::wire::{request, response};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::Work;
+use super::{Known, Work};
 use crate::world::{NETWORK, PeerId, START_MS};
 
 type Outcome = Result<response::Kind, CallError>;
@@ -92,7 +92,7 @@ pub(super) struct View {
 }
 
 impl View {
-    pub(super) fn new(id: PeerId, (node, placement, clock_ms): (NodeId, Placement, i64)) -> Self {
+    pub(super) fn new(id: PeerId, (node, placement, clock_ms): Known) -> Self {
         Self {
             id,
             node,

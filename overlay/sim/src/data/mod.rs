@@ -19,12 +19,12 @@ use canopy_core::placement::Placement;
 use canopy_leaf::client::{Client, ClientStats};
 use canopy_proto::wire::{request, response};
 use canopy_supernode::index::{Index, Limits};
-use canopy_supernode::service::{IndexService, ServiceConfig};
+use canopy_supernode::service::{IndexService, IndexStats, ServiceConfig};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
 use crate::users::Done;
-use crate::world::PeerId;
+use crate::world::{PeerId, micros};
 use calls::{Shared, SimCalls, View};
 
 /// How long a user waits for an answer; as the SDK.
@@ -57,12 +57,15 @@ pub(crate) enum Work {
     HandedOver(PeerId, bool),
 }
 
+/// What a peer's data plane starts from: who it is, who serves as far as it
+/// knows, and its wall clock minus the true time, milliseconds.
+pub(crate) type Known = (NodeId, Placement, i64);
+
 /// What one peer has of the data plane.
 struct Node {
     view: Arc<View>,
     service: Option<IndexService<SimCalls>>,
     client: Option<Client<SimCalls>>,
-    operations: u64,
 }
 
 /// All of it.
@@ -104,7 +107,7 @@ impl Data {
                 () = shared.wanted.notified() => {}
                 () = tokio::time::sleep_until(until) => {}
             }
-            u64::try_from(shared.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+            micros(shared.begun.elapsed())
         })
     }
 
@@ -113,12 +116,11 @@ impl Data {
         self.shared.take_work()
     }
 
-    fn node(&mut self, id: PeerId, make: impl FnOnce() -> View) -> &mut Node {
+    fn node(&mut self, id: PeerId, known: Known) -> &mut Node {
         self.nodes.entry(id).or_insert_with(|| Node {
-            view: Arc::new(make()),
+            view: Arc::new(View::new(id, known)),
             service: None,
             client: None,
-            operations: 0,
         })
     }
 
@@ -127,39 +129,31 @@ impl Data {
         &mut self,
         id: PeerId,
         identity: impl FnOnce() -> Identity,
-        view: impl FnOnce() -> (NodeId, Placement, i64),
+        known: Known,
     ) -> Client<SimCalls> {
         let shared = self.shared.clone();
-        let node = self.node(id, || View::new(id, view()));
+        let node = self.node(id, known);
         let calls = SimCalls::new(node.view.clone(), shared);
         let make = || Client::new(calls, identity(), PATIENCE);
         node.client.get_or_insert_with(make).clone()
     }
 
     /// A peer serves from now on, with what it `held` before.
-    pub(crate) fn serve(
-        &mut self,
-        id: PeerId,
-        held: Option<Arc<Index>>,
-        view: impl FnOnce() -> (NodeId, Placement, i64),
-    ) {
+    pub(crate) fn serve(&mut self, id: PeerId, held: Option<Arc<Index>>, known: Known) {
         let shared = self.shared.clone();
-        let _inside = self.runtime.handle().clone();
-        let _inside = _inside.enter();
-        let node = self.node(id, || View::new(id, view()));
-        if node.service.is_none() {
+        let runtime = self.runtime.handle().clone();
+        let node = self.node(id, known);
+        let service = node.service.get_or_insert_with(|| {
             let calls = SimCalls::new(node.view.clone(), shared);
             let index = held.unwrap_or_else(|| Arc::new(Index::in_memory(Limits::default())));
             let config = ServiceConfig {
                 sweep_every: NEVER,
                 ..ServiceConfig::default()
             };
-            node.service = Some(IndexService::start(calls, index, config));
-            node.operations = 0;
-        }
-        if let Some(service) = &node.service {
-            service.stay();
-        }
+            let _inside = runtime.enter();
+            IndexService::start(calls, index, config)
+        });
+        service.stay();
     }
 
     /// A peer has another placement.
@@ -194,18 +188,9 @@ impl Data {
         with.map(|(id, _)| *id)
     }
 
-    /// Index operations that a peer did since it began, and since this was last
-    /// asked.
-    pub(crate) fn operations(&mut self, id: PeerId) -> Option<(u64, u64)> {
-        let node = self.nodes.get_mut(&id)?;
-        let now = node.service.as_ref()?.stats().operations();
-        let before = std::mem::replace(&mut node.operations, now);
-        Some((now, now.saturating_sub(before)))
-    }
-
-    /// How full the memory of a peer's index is, thousandths.
-    pub(crate) fn memory_milli(&self, id: PeerId) -> u32 {
-        self.service(id).map_or(0, |s| s.stats().utilisation_milli)
+    /// What the index of a peer did since it began, and holds.
+    pub(crate) fn index_stats(&self, id: PeerId) -> Option<IndexStats> {
+        self.service(id).map(IndexService::stats)
     }
 
     /// The peer serves no more.

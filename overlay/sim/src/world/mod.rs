@@ -478,11 +478,7 @@ impl World {
                 number,
                 response,
             } => self.answered(call, (from, to), number, *response),
-            Coming::CallFailed(call) => {
-                if let Some(data) = &self.data {
-                    data.unreachable(call);
-                }
-            }
+            Coming::CallFailed(call) => self.fail_call(call),
             Coming::HandOver(id) => self.hand_over(id),
             Coming::Report(id) => self.report(id),
             Coming::Tell(id, input) => {
@@ -498,7 +494,8 @@ impl World {
     }
 }
 
-fn micros(time: Duration) -> u64 {
+/// Whole microseconds.
+pub(crate) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX / 4)
 }
 

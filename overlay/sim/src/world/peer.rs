@@ -128,8 +128,9 @@ pub struct Peer {
     pub sent: u64,
     /// See `sent`.
     pub received: u64,
-    /// What it had sent when it last told its core how busy it is.
-    pub(super) reported: u64,
+    /// Bytes that it had sent, and index operations that it had done, when it
+    /// last told its core how busy it is.
+    pub(super) reported: (u64, u64),
     pub(super) started_at: u64,
     /// Side of a partition.
     pub(super) side: u8,
@@ -166,7 +167,7 @@ impl Peer {
             cpu_free: 0,
             sent: 0,
             received: 0,
-            reported: 0,
+            reported: (0, 0),
             started_at: 0,
             side: 0,
             cold: None,

@@ -2,14 +2,13 @@
 //! its role.
 
 use canopy_core::node::{Input, Load, Role};
-use canopy_core::placement::Placement;
 use canopy_proto::wire::refusal::Code;
 use canopy_proto::wire::{Refusal, Request, Response, request, response};
 use prost::Message;
 
 use super::post::occupy;
 use super::{Coming, PeerId, World, peer};
-use crate::data::{Data, Handled, Work};
+use crate::data::{Data, Handled, Known, Work};
 use crate::net::State;
 use crate::users::Done;
 
@@ -71,7 +70,7 @@ impl World {
         }
     }
 
-    fn fail_call(&mut self, call: u64) {
+    pub(super) fn fail_call(&mut self, call: u64) {
         if let Some(data) = &self.data {
             data.unreachable(call);
         }
@@ -220,7 +219,7 @@ impl World {
     }
 
     /// What a peer's service and client start from.
-    fn view(&self, id: PeerId) -> (canopy_core::keyspace::NodeId, Placement, i64) {
+    fn known(&self, id: PeerId) -> Known {
         let peer = &self.peers[id as usize];
         let placement = peer.core().map(|core| core.placement().clone());
         (peer.node, placement.unwrap_or_default(), peer.spec.clock_ms)
@@ -229,14 +228,14 @@ impl World {
     /// Takes a role up or lays it down, as the driver of a real peer does.
     pub(super) fn role_in_data(&mut self, id: PeerId, role: Role) {
         let serves = role == Role::SuperNode;
-        let view = self.view(id);
+        let known = self.known(id);
         let held = match serves {
             true => self.peers[id as usize].cold().index.take(),
             false => None,
         };
         let Some(data) = &mut self.data else { return };
         if serves {
-            data.serve(id, held, || view);
+            data.serve(id, held, known);
             self.later(REPORT_EVERY_US, Coming::Report(id));
         } else if data.index(id).is_some() {
             self.later(HAND_OVER_EVERY_US / 10, Coming::HandOver(id));
@@ -245,13 +244,13 @@ impl World {
 
     /// A peer that starts has what was on its disk.
     pub(super) fn reopen(&mut self, id: PeerId) {
-        let view = self.view(id);
+        let known = self.known(id);
         let Some(data) = &mut self.data else { return };
         let cold = self.peers[id as usize].cold.as_mut();
         let Some(index) = cold.and_then(|cold| cold.index.take()) else {
             return;
         };
-        data.serve(id, Some(index), || view);
+        data.serve(id, Some(index), known);
         self.later(HAND_OVER_EVERY_US, Coming::HandOver(id));
     }
 
@@ -287,22 +286,25 @@ impl World {
 
     pub(super) fn report(&mut self, id: PeerId) {
         let peer = &self.peers[id as usize];
-        let Some(data) = &mut self.data else { return };
-        let Some((_, operations)) = data.operations(id).filter(|_| peer.role == Role::SuperNode)
-        else {
+        let stats = self.data.as_ref().and_then(|data| data.index_stats(id));
+        let Some(stats) = stats.filter(|_| peer.role == Role::SuperNode) else {
             return;
         };
+        let (bytes, operations) = peer.reported;
         let milli = |used: u64, full: u64| (used * 1000 / full.max(1)).min(1_000_000) as u32;
-        let per_s = operations * 1_000_000 / REPORT_EVERY_US;
-        let bps = peer.sent.saturating_sub(peer.reported) * 8_000_000 / REPORT_EVERY_US;
+        // A count that went back began anew.
+        let now = stats.operations();
+        let done = now.checked_sub(operations).unwrap_or(now);
+        let per_s = done * 1_000_000 / REPORT_EVERY_US;
+        let bps = peer.sent.saturating_sub(bytes) * 8_000_000 / REPORT_EVERY_US;
         let load = Load {
             connections: milli(peer.sessions.len() as u64, FULL_SESSIONS),
             operations: milli(per_s, FULL_OPERATIONS_PER_S),
             bytes: milli(bps, peer.spec.up_bps),
-            memory: data.memory_milli(id),
+            memory: stats.utilisation_milli,
             cpu: milli(per_s * REQUEST_US * u64::from(peer.spec.slow), 1_000_000),
         };
-        self.peers[id as usize].reported = self.peers[id as usize].sent;
+        self.peers[id as usize].reported = (peer.sent, stats.operations());
         self.tell(id, Input::Load(load));
         self.later(REPORT_EVERY_US, Coming::Report(id));
     }
@@ -317,20 +319,15 @@ impl World {
         self.data.as_ref()
     }
 
-    /// The same, to change it.
-    pub(crate) fn data_mut(&mut self) -> Option<&mut Data> {
-        self.data.as_mut()
-    }
-
     /// The client of a peer that runs.
     pub(crate) fn client(
         &mut self,
         id: PeerId,
     ) -> Option<canopy_leaf::client::Client<impl canopy_overlay::calls::Calls + use<>>> {
-        let view = self.view(id);
+        let known = self.known(id);
         let seed = self.seed;
         let data = self.data.as_mut()?;
-        Some(data.client(id, || peer::identity(seed, id), || view))
+        Some(data.client(id, || peer::identity(seed, id), known))
     }
 
     /// What users wanted and is done.
