@@ -62,14 +62,17 @@ pub struct LawConfig {
     pub shrink_milli: u64,
     /// Fewest super-nodes.
     pub fewest: usize,
-    /// Most role changes at a time.
+    /// Most role changes at a time in a small overlay...
     pub max_in_flight: usize,
+    /// ...and the share of those who serve that may change in a large one, so
+    /// that it grows in step with what it has.
+    pub in_flight_milli: u64,
 }
 
 impl Default for LawConfig {
     /// The given numbers: 40 leaves a super-node within 20 %, grow above 0.60,
     /// survive at 0.90, shrink below 0.25, never fewer than R, four changes at
-    /// a time.
+    /// a time, or a quarter of those who serve.
     fn default() -> Self {
         Self {
             ratio: 40,
@@ -79,6 +82,7 @@ impl Default for LawConfig {
             shrink_milli: 250,
             fewest: placement::R,
             max_in_flight: 4,
+            in_flight_milli: 250,
         }
     }
 }
@@ -137,7 +141,9 @@ pub enum Need {
 /// What the overlay needs. Only as many as there are candidates, and room
 /// under [`LawConfig::max_in_flight`].
 pub fn need(overview: &Overview, config: &LawConfig) -> Need {
-    let room = config.max_in_flight.saturating_sub(overview.in_flight);
+    let share = overview.super_nodes.len() as u64 * config.in_flight_milli / 1000;
+    let most = config.max_in_flight.max(share as usize);
+    let room = most.saturating_sub(overview.in_flight);
     if room == 0 {
         return Need::Hold;
     }
@@ -162,6 +168,14 @@ fn elected(overview: &Overview, config: &LawConfig, able: usize) -> Need {
         0 => Need::Hold,
         count => Need::Grow { count, reasons },
     }
+}
+
+/// Whether at least as many more have to serve as do: no flapping comes near
+/// that, and each sample waited for is one in which everybody is served badly.
+pub fn is_urgent(overview: &Overview, config: &LawConfig) -> bool {
+    let serving = overview.super_nodes.len();
+    let elects = overview.topology == Topology::Elected && serving >= config.fewest;
+    elects && shortage(overview, config).0 >= serving
 }
 
 /// How many more it takes, and why.
@@ -293,13 +307,13 @@ pub struct Hysteresis {
 }
 
 impl Hysteresis {
-    /// Takes one sample; returns what to act on now. After it acted, a need
-    /// has to persist anew.
-    pub fn sample(&mut self, need: Need) -> Need {
+    /// Takes one sample; returns what to act on now, at once where it is
+    /// [urgent](is_urgent). After it acted, a need has to persist anew.
+    pub fn sample(&mut self, need: Need, urgent: bool) -> Need {
         let same = self.last.as_ref().is_some_and(|last| alike(last, &need));
         self.times = if same { self.times + 1 } else { 1 };
         self.last = Some(need.clone());
-        if self.times < PERSIST {
+        if self.times < PERSIST && !urgent {
             return Need::Hold;
         }
         self.last = None;
@@ -379,6 +393,16 @@ mod tests {
         o.in_flight = 0;
         o.candidates = 0;
         assert_eq!(ask(&o), Need::Hold);
+        let large = overview(100, 1000, 40_000);
+        assert!(matches!(ask(&large), Need::Grow { count: 25, .. }));
+    }
+
+    #[test]
+    fn half_of_what_is_needed_is_urgent_but_not_a_loss_of_two() {
+        let urgent = |o: &Overview| is_urgent(o, &LawConfig::default());
+        assert!(urgent(&overview(10, 500, 800)));
+        assert!(!urgent(&overview(10, 500, 760)));
+        assert!(!urgent(&overview(1, 500, 40)));
     }
 
     #[test]
@@ -421,14 +445,15 @@ mod tests {
     fn a_need_has_to_persist_three_samples() {
         let mut hysteresis = Hysteresis::default();
         let (few, ratio) = (grow(1, Reason::TooFew), grow(2, Reason::Ratio));
-        assert_eq!(hysteresis.sample(few.clone()), Need::Hold);
-        assert_eq!(hysteresis.sample(ratio.clone()), Need::Hold);
-        assert_eq!(hysteresis.sample(ratio.clone()), ratio);
-        assert_eq!(hysteresis.sample(few.clone()), Need::Hold);
-        assert_eq!(hysteresis.sample(Need::Hold), Need::Hold);
-        assert_eq!(hysteresis.sample(few.clone()), Need::Hold);
-        assert_eq!(hysteresis.sample(few.clone()), Need::Hold);
-        assert_eq!(hysteresis.sample(few.clone()), few);
+        assert_eq!(hysteresis.sample(few.clone(), false), Need::Hold);
+        assert_eq!(hysteresis.sample(ratio.clone(), false), Need::Hold);
+        assert_eq!(hysteresis.sample(ratio.clone(), false), ratio);
+        assert_eq!(hysteresis.sample(few.clone(), false), Need::Hold);
+        assert_eq!(hysteresis.sample(Need::Hold, false), Need::Hold);
+        assert_eq!(hysteresis.sample(few.clone(), false), Need::Hold);
+        assert_eq!(hysteresis.sample(few.clone(), false), Need::Hold);
+        assert_eq!(hysteresis.sample(few.clone(), false), few);
+        assert_eq!(hysteresis.sample(few.clone(), true), few, "at once");
     }
 
     proptest! {

@@ -103,6 +103,14 @@ impl State {
         assert!(self.dials.len() <= MAX_DIALS);
     }
 
+    /// What other juries have this line carry in the `duration` after `start`,
+    /// bits a second.
+    fn carried_at(&self, start: Time, duration: Duration) -> u64 {
+        let orders = self.orders.values();
+        let same = orders.filter(|o| o.start < start + duration && start < o.start + o.duration);
+        same.map(|order| order.share_bps).sum()
+    }
+
     /// Takes `bits` from the budget, if they are there.
     fn spend(&mut self, now: Time, bits: u64) -> bool {
         let millis = u64::try_from(now.since(self.budget_at).as_millis()).unwrap_or(u64::MAX);
@@ -152,12 +160,14 @@ impl Core {
             .share_bps
             .saturating_mul(u64::from(summons.duration_ms))
             / 1000;
-        let carries = summons.share_bps <= self.jury.line_bps / 10 * 9;
+        let start =
+            now.at + Duration::from_millis(u64::from(summons.start_in_ms)).min(duration * 20);
+        let others = self.jury.carried_at(start, duration);
+        let share = others.saturating_add(summons.share_bps);
+        let carries = share <= self.jury.line_bps / 10 * 9;
         if !carries || self.jury.orders.len() >= MAX_ORDERS || !self.jury.spend(now.at, bits) {
             return self.sit_out(&summons, &officer, candidate.node_id);
         }
-        let start =
-            now.at + Duration::from_millis(u64::from(summons.start_in_ms)).min(duration * 20);
         self.outputs.push_back(Output::Connect {
             node: Some(candidate.node_id),
             addrs: candidate.addrs.clone(),

@@ -14,7 +14,8 @@
 //! | `sync` | passing them on |
 //! | `host` | leaves attached to this super-node |
 //! | `returning` | when the returning officer opens an election |
-//! | `running` | races, level by level, and the mandates that follow |
+//! | `running` | elections: the races, and the mandates that follow |
+//! | `race`, `levels` | one race: beacon and voters, then jury by jury |
 //! | `jury` | serving as juror and candidate |
 //! | `audit` | what is checked before another's paper is signed |
 //! | `merge` | meeting another assembly's super-nodes |
@@ -26,6 +27,7 @@ mod homes;
 mod host;
 mod io;
 mod jury;
+mod levels;
 mod merge;
 mod muster;
 mod race;

@@ -104,7 +104,9 @@ impl Core {
             return;
         }
         let overview = self.overview(now);
-        let need = law::need(&overview, &self.config.law());
+        let law = self.config.law();
+        let need = law::need(&overview, &law);
+        let urgent = law::is_urgent(&overview, &law);
         let patience = self.config.timing.election.officer_timeout * rank;
         let (settle, sample) = (
             self.config.timing.election.settle,
@@ -119,7 +121,7 @@ impl Core {
         let need = match now.at.since(host.sampled) >= sample {
             true => {
                 host.sampled = now.at;
-                host.hysteresis.sample(need)
+                host.hysteresis.sample(need, urgent)
             }
             false => return,
         };

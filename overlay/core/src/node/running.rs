@@ -1,4 +1,4 @@
-//! Running an election: one race after the other, then the papers that follow
+//! Running an election: the races, then the papers that follow
 //! from them (mandates, recalls), signed by auditors or the assembly.
 //!
 //! The chair of an assembly and the returning officer of an overlay run the
@@ -14,6 +14,7 @@ use super::race::{Raced, Run};
 use super::timers::Timer;
 use super::{Core, Event};
 use crate::contact::Contact;
+use crate::election::K;
 use crate::election::mandate::{self, Basis, Mandate};
 use crate::election::release::{self, Release};
 use crate::identity::{Domain, verify_bytes};
@@ -24,6 +25,8 @@ use crate::time::{Now, Time};
 const AUDITORS: usize = 4;
 /// Races of one election at most.
 const MAX_RACES: usize = 16;
+/// Leaves for each race that is under way: four juries' worth.
+const ELECTORS_A_RACE: usize = 4 * K;
 /// A candidate that scores less than one part in this many of its claim does
 /// not count as measured in turn: others may be stronger.
 const CLAIM_MISSED: u64 = 2;
@@ -100,26 +103,27 @@ pub(super) struct Election {
     pub(super) runner: Runner,
     queue: VecDeque<Entrant>,
     wanted: usize,
-    pub(super) run: Option<Box<Run>>,
+    /// Races under way, by candidate.
+    pub(super) runs: BTreeMap<NodeId, Run>,
+    /// How many may be.
+    at_once: usize,
     pub(super) raced: Vec<Raced>,
     races: usize,
     papers: Vec<Paper>,
     /// All papers are drawn up; only signatures are missing.
     drawn_up: bool,
     elected: Vec<NodeId>,
-    /// When the present step has taken too long.
-    pub(super) deadline: Time,
+    /// When it goes on, whatever the races do.
+    next: Option<Time>,
 }
 
 impl Election {
     pub(super) fn addrs_of(&self, node: &NodeId) -> Option<Vec<SocketAddr>> {
-        let run = self.run.as_ref()?;
-        if run.candidate.node_id == *node {
+        if let Some(run) = self.runs.get(node) {
             return Some(run.candidate.addrs.clone());
         }
-        run.voters
-            .get(node)
-            .map(|voter| voter.contact.addrs.clone())
+        let mut voters = self.runs.values().filter_map(|run| run.voters.get(node));
+        voters.next().map(|voter| voter.contact.addrs.clone())
     }
 
     fn founding(&self) -> bool {
@@ -142,10 +146,11 @@ impl Election {
         }
     }
 
-    /// Whether enough candidates kept what they claimed.
+    /// Whether enough candidates kept what they claimed, or may do so yet.
     fn enough(&self) -> bool {
         let kept = self.raced.iter().filter(|raced| raced.kept_its_claim());
-        self.papers.len() + kept.count() >= self.places() || self.races >= MAX_RACES
+        self.papers.len() + kept.count() + self.runs.len() >= self.places()
+            || self.races >= MAX_RACES
     }
 }
 
@@ -165,18 +170,23 @@ impl Core {
         reason: String,
     ) {
         let term = self.next_term();
+        let at_once = match runner {
+            Runner::Chair { .. } => 1,
+            Runner::Officer { .. } => self.races_at_once(),
+        };
         let election = Election {
             term,
             runner,
             queue: queue.into(),
             wanted,
-            run: None,
+            runs: BTreeMap::new(),
+            at_once,
             raced: Vec::new(),
             races: 0,
             papers: Vec::new(),
             drawn_up: false,
             elected: Vec::new(),
-            deadline: now.at,
+            next: Some(now.at),
         };
         let places = election.places();
         let candidates = election
@@ -192,21 +202,35 @@ impl Core {
             reason,
         });
         self.election = Some(Box::new(election));
-        self.timers.set(Timer::Election, now.at);
+        self.set_election_timer();
     }
 
-    /// The next step of the election, when one is due.
+    /// What of the election is due: races that take too long, and what comes
+    /// after those that are over.
     pub(super) fn election_tick(&mut self, now: Now) {
         let Some(election) = &mut self.election else {
             return;
         };
-        if election.deadline > now.at {
-            let at = election.deadline;
-            return self.timers.set(Timer::Election, at);
+        let overdue = election
+            .runs
+            .iter()
+            .filter(|(_, run)| run.deadline <= now.at);
+        let overdue: Vec<NodeId> = overdue.map(|(candidate, _)| *candidate).collect();
+        let next = election.next.take_if(|at| *at <= now.at);
+        for candidate in overdue {
+            self.race_overdue(now, candidate);
         }
-        if election.run.is_some() {
-            return self.race_overdue(now);
+        if next.is_some() {
+            self.go_on(now);
         }
+        self.set_election_timer();
+    }
+
+    /// Starts the next races, or draws up the papers when all are over.
+    fn go_on(&mut self, now: Now) {
+        let Some(election) = &self.election else {
+            return;
+        };
         if election.drawn_up {
             self.issue(now, true);
             return self.close_election();
@@ -217,25 +241,45 @@ impl Core {
             // Most of the assembly follows another chair.
             return self.close_election();
         }
-        let Some(election) = &mut self.election else {
-            return;
-        };
-        if election.places() > 0
+        while let Some(election) = &mut self.election
+            && election.runs.len() < election.at_once
+            && election.places() > 0
             && !election.enough()
             && let Some(entrant) = election.queue.pop_front()
         {
             election.races += 1;
-            return self.start_race(now, entrant);
+            self.start_race(now, entrant);
         }
-        self.draw_up(now);
+        if self.election.as_ref().is_some_and(|e| e.runs.is_empty()) {
+            self.draw_up(now);
+        }
     }
 
-    /// Sets how long the present step may take.
-    pub(super) fn step_until(&mut self, at: Time) {
+    /// Says when the election goes on by itself.
+    pub(super) fn step_at(&mut self, at: Time) {
         if let Some(election) = &mut self.election {
-            election.deadline = at;
+            election.next = Some(at);
+            self.set_election_timer();
+        }
+    }
+
+    /// Sets the timer to what is due first.
+    pub(super) fn set_election_timer(&mut self) {
+        let Some(election) = &self.election else {
+            return;
+        };
+        let races = election.runs.values().map(|run| run.deadline);
+        if let Some(at) = races.chain(election.next).min() {
             self.timers.set(Timer::Election, at);
         }
+    }
+
+    /// Juries of races that are under way together should seldom want the same
+    /// jurors, whose lines have to carry all their shares.
+    fn races_at_once(&self) -> usize {
+        let reports = self.host.iter().flat_map(|host| host.reports.values());
+        let leaves: usize = reports.map(|(report, _)| report.leaves as usize).sum();
+        (leaves / ELECTORS_A_RACE).clamp(1, MAX_RACES)
     }
 
     /// Of a founding: has the assembly sign for who has just kept its claim,
@@ -385,7 +429,7 @@ impl Core {
         }
         election.drawn_up = true;
         let patience = self.config.timing.election.reply_timeout * 4;
-        self.step_until(now.at + patience);
+        self.step_at(now.at + patience);
         self.issue(now, false);
     }
 

@@ -1,0 +1,319 @@
+//! The levels of a race, as its officer runs it: juries are called level by
+//! level until the rules say that it is over.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use canopy_proto::wire::{self, core_message::Kind};
+
+use super::race::{Phase, Raced, Sitting};
+use super::{Core, Event};
+use crate::election::ballot::VerifiedBallot;
+use crate::election::jury::{self, Standing, Voter};
+use crate::election::race::{Measure, Race, RaceConfig, Step};
+use crate::election::tally;
+use crate::keyspace::NodeId;
+use crate::time::Now;
+
+impl Core {
+    pub(super) fn start_levels(&mut self, now: Now, candidate: NodeId) {
+        let floor_bps = self.config.floor_bps;
+        let Some((_, run)) = self.run_of(&candidate) else {
+            return;
+        };
+        let Phase::Voters { beacon, .. } = run.phase else {
+            return;
+        };
+        let config = RaceConfig::new(candidate, run.claim_bps, floor_bps);
+        let networks: BTreeSet<&Arc<str>> = run
+            .voters
+            .iter()
+            .filter(|(node, _)| **node != candidate)
+            .map(|(_, elector)| &elector.prefix)
+            .collect();
+        let race = Box::new(Race::new(config, networks.len()));
+        run.phase = Phase::Levels {
+            beacon,
+            race,
+            sitting: None,
+        };
+        self.next_level(now, candidate);
+    }
+
+    /// Calls the jury that the rules ask for, or ends the race.
+    fn next_level(&mut self, now: Now, candidate: NodeId) {
+        // All start together, once the slowest summons has arrived.
+        let start = now.at + self.config.timing.election.reply_timeout / 6;
+        let Some((_, run)) = self.run_of(&candidate) else {
+            return;
+        };
+        let Phase::Levels { race, sitting, .. } = &mut run.phase else {
+            return;
+        };
+        match race.next() {
+            Step::Done => self.end_race(now, &candidate),
+            Step::Measure(measure) => {
+                *sitting = Some(Sitting {
+                    measure,
+                    start,
+                    awaited: BTreeSet::new(),
+                    ballots: Vec::new(),
+                    sat_out: 0,
+                });
+                self.summon(now, candidate);
+            }
+        }
+    }
+
+    /// Calls whoever the lots fall on and was not called to this level yet.
+    fn summon(&mut self, now: Now, candidate: NodeId) {
+        let timing = self.config.timing.election;
+        let officer = self.contact.signed.clone();
+        let standings = self.host.as_ref().map(|host| &host.standings);
+        let standing = |node: &NodeId| standings.map_or(Standing::FULL, |s| s.of(node));
+        let Some(election) = &mut self.election else {
+            return;
+        };
+        let term = election.term;
+        // Whoever is measured itself measures nobody.
+        let running: Vec<NodeId> = election.runs.keys().copied().collect();
+        let Some(run) = election.runs.get_mut(&candidate) else {
+            return;
+        };
+        run.excluded
+            .extend(running.into_iter().filter(|node| *node != candidate));
+        let Phase::Levels {
+            beacon,
+            sitting: Some(sitting),
+            ..
+        } = &mut run.phase
+        else {
+            return;
+        };
+        let electorate = run.voters.iter().map(|(node, elector)| Voter {
+            node: *node,
+            prefix: elector.prefix.clone(),
+            standing: standing(node),
+        });
+        let measure = sitting.measure;
+        let drawn = jury::draw(
+            electorate,
+            beacon,
+            measure.jury,
+            &candidate,
+            measure.k,
+            &run.excluded,
+        );
+        let voted: BTreeSet<NodeId> = sitting.ballots.iter().map(|b| b.ballot().voter).collect();
+        let called: Vec<NodeId> = drawn
+            .iter()
+            .copied()
+            .filter(|n| !sitting.awaited.contains(n) && !voted.contains(n))
+            .collect();
+        sitting.awaited.extend(called.iter().copied());
+        let start_in = sitting.start.since(now.at);
+        let notice = wire::JuryNotice {
+            term,
+            beacon: beacon.to_bytes(),
+            voters: drawn.iter().map(|node| node.to_bytes()).collect(),
+            share_bps: measure.share_bps,
+            duration_ms: (timing.level_duration + timing.reply_timeout * 2).as_millis() as u32,
+        };
+        let mut letters = vec![(candidate, None, Kind::JuryNotice(notice))];
+        for node in called {
+            let Some(elector) = run.voters.get(&node) else {
+                continue;
+            };
+            let summons = wire::Summons {
+                term,
+                beacon: beacon.to_bytes(),
+                candidate: Some(run.candidate.signed.clone()),
+                jury: measure.jury,
+                level: measure.level,
+                share_bps: measure.share_bps,
+                duration_ms: timing.level_duration.as_millis() as u32,
+                officer: Some(officer.clone()),
+                voter_prefix: elector.prefix.to_string(),
+                start_in_ms: start_in.as_millis() as u32,
+            };
+            letters.push((node, elector.via, Kind::Summons(summons)));
+        }
+        let until = sitting.start.max(now.at) + timing.level_duration + timing.reply_timeout;
+        let own = self.node_id();
+        for (node, via, kind) in letters {
+            match node == own {
+                true => self
+                    .loopback
+                    .push_back(Box::new(wire::CoreMessage { kind: Some(kind) })),
+                false => self.send_via(node, via, kind),
+            }
+        }
+        self.race_until(&candidate, until);
+    }
+
+    pub(super) fn on_summons_reply(&mut self, now: Now, from: NodeId, reply: wire::SummonsReply) {
+        let Some(candidate) = NodeId::from_slice(&reply.candidate) else {
+            return;
+        };
+        let Some(election) = &mut self.election else {
+            return;
+        };
+        let term = election.term;
+        let Some(run) = election.runs.get_mut(&candidate) else {
+            return;
+        };
+        let Phase::Levels {
+            beacon,
+            sitting: Some(sitting),
+            ..
+        } = &mut run.phase
+        else {
+            return;
+        };
+        let current = (sitting.measure.jury, sitting.measure.level);
+        let Some(voter) = NodeId::from_slice(&reply.voter) else {
+            return;
+        };
+        // Nobody excuses or speaks for another juror.
+        if reply.term != term
+            || voter != from
+            || (reply.jury, reply.level) != current
+            || !sitting.awaited.contains(&voter)
+        {
+            return;
+        }
+        if reply.sits_out {
+            sitting.awaited.remove(&voter);
+            sitting.sat_out += 1;
+            run.excluded.insert(voter);
+            return self.replace_juror(now, candidate);
+        }
+        let ballot = reply
+            .ballot
+            .as_ref()
+            .and_then(|signed| VerifiedBallot::open(signed).ok());
+        let Some(ballot) = ballot else { return };
+        let b = ballot.ballot();
+        let prefix = run
+            .voters
+            .get(&voter)
+            .map(|elector| elector.prefix.as_ref());
+        let fits = b.voter == voter
+            && b.term == term
+            && b.beacon == *beacon
+            && b.candidate == candidate
+            && (b.jury, b.level) == current
+            && b.network == self.config.network
+            && Some(b.voter_prefix.as_str()) == prefix;
+        if fits {
+            sitting.awaited.remove(&voter);
+            sitting.ballots.push(ballot);
+            if sitting.awaited.is_empty() {
+                self.close_level(now, candidate);
+            }
+        }
+    }
+
+    /// Draws another juror while the level has not started.
+    fn replace_juror(&mut self, now: Now, candidate: NodeId) {
+        let awaited = |core: &mut Self| match core.run_of(&candidate)?.1.phase {
+            Phase::Levels {
+                sitting: Some(ref sitting),
+                ..
+            } => Some((sitting.start, sitting.awaited.is_empty())),
+            _ => None,
+        };
+        let Some((start, nobody)) = awaited(self) else {
+            return;
+        };
+        if start > now.at {
+            self.summon(now, candidate);
+        }
+        let still = awaited(self).is_some_and(|(_, nobody)| nobody);
+        if nobody && still {
+            self.close_level(now, candidate);
+        }
+    }
+
+    /// Hands the ballots to the rules.
+    fn close_level(&mut self, now: Now, candidate: NodeId) {
+        let Some((term, run)) = self.run_of(&candidate) else {
+            return;
+        };
+        let Phase::Levels { race, sitting, .. } = &mut run.phase else {
+            return;
+        };
+        let Some(sitting) = sitting.take() else {
+            return;
+        };
+        let silent = sitting.awaited.len();
+        run.excluded.extend(sitting.awaited);
+        let Measure {
+            level,
+            jury,
+            share_bps,
+            ..
+        } = sitting.measure;
+        let event = Event::Level {
+            term,
+            candidate,
+            level,
+            share_bps,
+            ballots: sitting.ballots.len(),
+            median_bps: tally::median_bps(&sitting.ballots),
+        };
+        race.ballots(level, jury, sitting.ballots, sitting.sat_out + silent);
+        self.event(event);
+        self.next_level(now, candidate);
+    }
+
+    fn end_race(&mut self, now: Now, candidate: &NodeId) {
+        let Some(election) = &mut self.election else {
+            return;
+        };
+        let term = election.term;
+        let Some(run) = election.runs.remove(candidate) else {
+            return;
+        };
+        if let Phase::Levels { beacon, race, .. } = run.phase
+            && let Some(outcome) = race.finish()
+        {
+            if let Some(host) = &mut self.host {
+                for (voter, near) in &outcome.grades {
+                    host.standings.note(*voter, *near);
+                }
+            }
+            let score_bps = if outcome.elected {
+                outcome.score_bps
+            } else {
+                0
+            };
+            let candidate = run.candidate.node_id;
+            let raced = Raced {
+                candidate: run.candidate,
+                claim_bps: run.claim_bps,
+                beacon,
+                outcome,
+            };
+            election.raced.push(raced);
+            self.event(Event::Raced {
+                term,
+                candidate,
+                score_bps,
+            });
+        }
+        self.step_at(now.at);
+    }
+
+    /// The present phase took too long: go on with what there is.
+    pub(super) fn race_overdue(&mut self, now: Now, candidate: NodeId) {
+        let Some((_, run)) = self.run_of(&candidate) else {
+            return;
+        };
+        match run.phase {
+            Phase::Beacon { .. } => self.call_voters(now, candidate),
+            Phase::Voters { .. } => self.start_levels(now, candidate),
+            Phase::Levels { .. } => self.close_level(now, candidate),
+        }
+    }
+}
