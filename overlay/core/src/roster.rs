@@ -3,7 +3,7 @@
 //!
 //! Nothing gets in here unverified, and nobody is a super-node who is not here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -137,6 +137,8 @@ impl Entry {
 pub struct Roster {
     own: NodeId,
     entries: BTreeMap<NodeId, Entry>,
+    /// How many entries there are of each term.
+    terms: BTreeMap<u64, usize>,
     max_term: u64,
 }
 
@@ -146,13 +148,14 @@ impl Roster {
         Self {
             own,
             entries: BTreeMap::new(),
+            terms: BTreeMap::new(),
             max_term: 0,
         }
     }
 
     /// Takes in a verified mandate. False where a later one is known: terms
-    /// only go up, and in one term a full mandate replaces a deputy's. The
-    /// paper of an entry that was kept without it is put back in its place.
+    /// only go up. The paper of an entry that was kept without it is put back
+    /// in its place.
     pub fn insert(&mut self, verified: &VerifiedMandate) -> bool {
         let mandate = verified.mandate();
         if let Some(old) = self.entries.get_mut(&mandate.candidate) {
@@ -161,19 +164,18 @@ impl Roster {
                 old.mandate = Some(Arc::new(verified.signed().clone()));
                 return true;
             }
-            let newer = mandate.term > old.term
-                || (mandate.term == old.term
-                    && old.deputy
-                    && !mandate.deputy
-                    && old.release.is_none());
-            if !newer {
+            if mandate.term <= old.term {
                 return false;
             }
         }
-        let old = self.entries.insert(mandate.candidate, Entry::new(verified));
-        if let (Some(old), Some(entry)) = (old, self.entries.get_mut(&mandate.candidate)) {
-            entry.contact = old.contact;
-        }
+        let old = self.remove(&mandate.candidate);
+        let contact = old.and_then(|old| old.contact);
+        let entry = Entry {
+            contact,
+            ..Entry::new(verified)
+        };
+        self.entries.insert(mandate.candidate, entry);
+        *self.terms.entry(mandate.term).or_default() += 1;
         self.max_term = self.max_term.max(mandate.term);
         true
     }
@@ -216,6 +218,17 @@ impl Roster {
         }
     }
 
+    fn remove(&mut self, node: &NodeId) -> Option<Entry> {
+        let entry = self.entries.remove(node)?;
+        if let btree_map::Entry::Occupied(mut same) = self.terms.entry(entry.term) {
+            *same.get_mut() -= 1;
+            if *same.get() == 0 {
+                same.remove();
+            }
+        }
+        Some(entry)
+    }
+
     /// Drops expired entries; returns who served until now.
     pub fn expire(&mut self, now_ms: u64) -> Vec<NodeId> {
         let over: Vec<_> = self
@@ -225,11 +238,7 @@ impl Roster {
             .map(Entry::node)
             .collect();
         over.into_iter()
-            .filter(|node| {
-                self.entries
-                    .remove(node)
-                    .is_some_and(|entry| entry.serves())
-            })
+            .filter(|node| self.remove(node).is_some_and(|entry| entry.serves()))
             .collect()
     }
 
@@ -257,7 +266,7 @@ impl Roster {
             false => Vec::new(),
         };
         for node in &dropped {
-            self.entries.remove(node);
+            self.remove(node);
         }
         for (node, entry) in &mut self.entries {
             if *node != self.own {
@@ -315,6 +324,12 @@ impl Roster {
     /// The highest term of any entry.
     pub fn max_term(&self) -> u64 {
         self.max_term
+    }
+
+    /// The highest term of an entry that is congruent to `lane`, of `lanes`.
+    pub fn last_term(&self, lane: u64, lanes: u64) -> Option<u64> {
+        let mut terms = self.terms.keys().rev();
+        terms.find(|term| **term % lanes == lane).copied()
     }
 
     /// Order-independent summary of all entries that can be passed on; for one

@@ -359,10 +359,18 @@ fn check_ballots(mandate: &Mandate) -> Result<(), MandateError> {
         Some(first) if (MIN_JURY..=K).contains(&ballots.len()) => *first,
         _ => return Err(MandateError::JurySize(ballots.len())),
     };
+    // A deputy is called into office by a later term than it was measured in.
+    let raced = match mandate.basis {
+        Basis::Elected if !mandate.deputy => first.term <= mandate.term,
+        _ => first.term == mandate.term,
+    };
+    if !raced {
+        return Err(MandateError::OtherRace(first.voter));
+    }
     let (mut voters, mut networks) = (BTreeSet::new(), BTreeSet::new());
     for ballot in &ballots {
         let same_race = ballot.network == mandate.network
-            && ballot.term == mandate.term
+            && ballot.term == first.term
             && ballot.beacon == mandate.beacon
             && ballot.candidate == mandate.candidate;
         if !same_race {

@@ -94,22 +94,24 @@ impl Core {
     /// The officer is due as far as we know, the candidate has a place, and
     /// the jurors among our own leaves are where their ballots say.
     fn check_election(&self, mandate: &Mandate) -> Result<(), String> {
-        let next = self.next_term();
-        if mandate.term > next.saturating_add(MAX_TERMS_UNHEARD) {
+        let next = self.next_term(mandate.term % self.lanes());
+        let unheard = MAX_TERMS_UNHEARD.saturating_mul(self.lanes());
+        if mandate.term > next.saturating_add(unheard) {
             return Err(format!("term {} is far ahead of {next}", mandate.term));
         }
-        // A deputy called into office keeps the term of its race.
-        let due = [mandate.term, next].into_iter().any(|term| {
-            let position = keys::election(&self.config.network, term);
-            let ranks = self.placement.closest(&position, OFFICER_RANKS);
-            ranks.iter().any(|(_, node)| *node == mandate.officer)
-        });
-        if !due {
+        let position = keys::election(&self.config.network, mandate.term);
+        let ranks = self.placement.closest(&position, OFFICER_RANKS);
+        if ranks.iter().all(|(_, node)| *node != mandate.officer) {
             return Err("you are not due to run this term".into());
         }
         let known = self.roster.get(&mandate.candidate);
         if mandate.deputy && known.is_some_and(|entry| entry.in_office()) {
             return Err("it serves already: nobody is elected from office into reserve".into());
+        }
+        let raced = mandate.ballots.first().map(|b| b.ballot().term);
+        let deputy = known.filter(|entry| entry.deputy && entry.release.is_none());
+        if raced != Some(mandate.term) && deputy.map(|entry| entry.term) != raced {
+            return Err("it was measured in an earlier term, and is no deputy".into());
         }
         let Some(host) = &self.host else {
             return Ok(());

@@ -13,7 +13,7 @@ use crate::election::jury::Standings;
 use crate::election::law::Hysteresis;
 use crate::election::mandate::Mandate;
 use crate::election::release::Release;
-use crate::keyspace::{Key, NodeId};
+use crate::keyspace::NodeId;
 use crate::swim::Swim;
 use crate::time::{Now, Time};
 
@@ -29,6 +29,15 @@ pub(super) struct Hosted {
     pub(super) first: bool,
 }
 
+/// How the elections of one lane stand, as one who may run them sees it.
+pub(super) struct Lane {
+    pub(super) hysteresis: Hysteresis,
+    /// When the law was last asked.
+    pub(super) sampled: Time,
+    /// Since when an officer has something to do and does not show itself.
+    pub(super) owed: Option<Time>,
+}
+
 /// The role's own state.
 pub(super) struct State {
     pub(super) swim: Swim,
@@ -38,19 +47,16 @@ pub(super) struct State {
     pub(super) joining: BTreeMap<NodeId, Time>,
     /// What others reported, while this super-node is or may become officer.
     pub(super) reports: BTreeMap<NodeId, (wire::LoadReport, Time)>,
-    pub(super) hysteresis: Hysteresis,
+    /// By lane: where elections stand for which it is or may become officer.
+    pub(super) lanes: BTreeMap<u64, Lane>,
     /// Incumbents raced anew lately, so that one who fails is not raced at once.
     pub(super) renewed: BTreeMap<NodeId, Time>,
     /// What voters' ballots were worth in the races that this peer ran.
     pub(super) standings: Standings,
     /// When one believed dead was last asked whether it is.
     pub(super) called: Time,
-    /// When the law was last asked.
-    pub(super) sampled: Time,
     /// Since when no other super-node has answered, if none does.
     pub(super) alone_since: Option<Time>,
-    /// Since when an officer has something to do and does not show itself.
-    pub(super) owed: Option<Time>,
 }
 
 impl Core {
@@ -76,13 +82,11 @@ impl Core {
                 load: Load::default(),
                 joining: BTreeMap::new(),
                 reports: BTreeMap::new(),
-                hysteresis: Hysteresis::default(),
+                lanes: BTreeMap::new(),
                 renewed: BTreeMap::new(),
                 standings: Standings::new(MAX_STANDINGS),
                 called: now.at,
-                sampled: now.at,
                 alone_since: None,
-                owed: None,
             }));
             self.greet_members(now);
         }
@@ -323,20 +327,5 @@ impl Core {
             self.roster_changed(now);
             self.outputs.push_back(Output::Save);
         }
-    }
-
-    /// The term that the next election has.
-    pub(super) fn next_term(&self) -> u64 {
-        self.roster.max_term().saturating_add(1)
-    }
-
-    /// The super-nodes that may run `term`, in order.
-    pub(super) fn officers(&self, term: u64) -> Vec<NodeId> {
-        let position: Key = crate::keyspace::keys::election(&self.config.network, term);
-        self.placement
-            .closest(&position, 3)
-            .into_iter()
-            .map(|(_, node)| node)
-            .collect()
     }
 }

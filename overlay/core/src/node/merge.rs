@@ -92,7 +92,7 @@ impl Core {
             return;
         }
         let to = match self.host.is_some() {
-            true => self.officers(self.next_term()),
+            true => self.own_officers(),
             false => self.homes.nodes(),
         };
         // Whoever may act as officer looks for itself: the first of them may
@@ -271,7 +271,7 @@ impl Core {
         self.merge
             .met
             .retain(|node, foreign| foreign.until > now.at && !known(node));
-        let officers = self.officers(self.next_term());
+        let officers = self.own_officers();
         let rank = officers.iter().position(|node| *node == self.node_id());
         if self.merge.met.is_empty() || self.host.is_none() {
             return;
@@ -307,7 +307,8 @@ impl Core {
         };
         let count = entrants.len();
         let reason = format!("{count} super-nodes of another assembly");
-        self.open_election(now, runner, entrants, count, reason);
+        let term = self.next_term(self.lane_of(&self.node_id()));
+        self.open_election(now, runner, term, entrants, count, reason);
     }
 
     fn introduce_ourselves(&mut self, to: &Contact) {

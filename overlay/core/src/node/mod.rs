@@ -13,6 +13,7 @@
 //! | `roster` | taking in mandates, contacts and releases |
 //! | `sync` | passing them on |
 //! | `host` | leaves attached to this super-node |
+//! | `lanes` | who may run which election |
 //! | `returning` | when the returning officer opens an election |
 //! | `running` | elections: the races, and the mandates that follow |
 //! | `race`, `levels` | one race: beacon and voters, then jury by jury |
@@ -27,6 +28,7 @@ mod homes;
 mod host;
 mod io;
 mod jury;
+mod lanes;
 mod levels;
 mod merge;
 mod muster;

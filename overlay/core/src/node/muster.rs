@@ -426,6 +426,7 @@ impl Core {
             .collect();
         let electorate: Vec<Contact> = state.contacts().cloned().collect();
         let reason = format!("{leaves} peers and no super-node");
-        self.open_election(now, Runner::Chair { electorate }, queue, wanted, reason);
+        let (runner, term) = (Runner::Chair { electorate }, self.next_term(0));
+        self.open_election(now, runner, term, queue, wanted, reason);
     }
 }

@@ -9,11 +9,14 @@ use std::collections::BTreeMap;
 
 use canopy_proto::wire::{self, core_message::Kind};
 
+use super::host::Lane;
 use super::running::{Entrant, Runner};
 use super::timers::Timer;
 use super::{Core, Role};
 use crate::contact::Contact;
-use crate::election::law::{self, Need, Overview, SuperNode, deputies_wanted};
+use crate::election::law::{
+    self, Hysteresis, LawConfig, Need, Overview, SuperNode, deputies_wanted,
+};
 use crate::keyspace::NodeId;
 use crate::roster::Entry;
 use crate::time::Now;
@@ -37,17 +40,41 @@ impl Core {
             host.alone_since = alone.then_some(since);
         }
         let report = self.own_report(now);
-        let officers = self.officers(self.next_term());
+        let officers = self.own_officers();
         for officer in officers.iter().filter(|node| **node != own) {
             self.send(*officer, Kind::LoadReport(report.clone()));
         }
-        if let (Some(rank), Some(host)) = (officers.iter().position(|n| *n == own), &mut self.host)
-        {
+        if let Some(host) = self.host.as_mut().filter(|_| officers.contains(&own)) {
             host.reports.insert(own, (report, now.at));
-            self.consider(now, rank as u32);
         }
+        self.officiate(now);
         let wait = self.jitter(self.config.timing.election.report_interval);
         self.timers.set(Timer::Report, now.at + wait);
+    }
+
+    /// Looks after each lane whose next term this peer may run.
+    fn officiate(&mut self, now: Now) {
+        let own = self.node_id();
+        let lanes = 0..self.lanes();
+        let turns = lanes.filter_map(|lane| {
+            let officers = self.officers(self.next_term(lane));
+            let rank = officers.iter().position(|node| *node == own)?;
+            Some((lane, rank as u32))
+        });
+        let turns: BTreeMap<u64, u32> = turns.collect();
+        if let Some(host) = &mut self.host {
+            host.lanes.retain(|lane, _| turns.contains_key(lane));
+            for lane in turns.keys() {
+                host.lanes.entry(*lane).or_insert_with(|| Lane {
+                    hysteresis: Hysteresis::default(),
+                    sampled: now.at,
+                    owed: None,
+                });
+            }
+        }
+        for (lane, rank) in turns {
+            self.consider(now, lane, rank);
+        }
     }
 
     fn own_report(&self, now: Now) -> wire::LoadReport {
@@ -88,23 +115,24 @@ impl Core {
         if !self.roster.serves(&from) || report.candidates.len() > CANDIDATES {
             return;
         }
+        let lane = report.term % self.lanes();
         let Some(host) = &mut self.host else { return };
-        if report.term > 0 {
-            host.owed = None;
+        if let Some(lane) = host.lanes.get_mut(&lane).filter(|_| report.term > 0) {
+            lane.owed = None;
         }
         host.reports.insert(from, (report, now.at));
     }
 
     /// Asks the law, and acts on what it says when that has lasted.
-    fn consider(&mut self, now: Now, rank: u32) {
+    fn consider(&mut self, now: Now, lane: u64, rank: u32) {
         if self.election.is_some() {
             return;
         }
-        if self.renew(now, rank) {
+        if self.renew(now, lane, rank) {
             return;
         }
-        let overview = self.overview(now);
-        let law = self.config.law();
+        let overview = self.overview(now, lane);
+        let law = self.law();
         let need = law::need(&overview, &law);
         let urgent = law::is_urgent(&overview, &law);
         let patience = self.config.timing.election.officer_timeout * rank;
@@ -112,23 +140,26 @@ impl Core {
             self.config.timing.election.settle,
             self.config.timing.election.sample_interval,
         );
-        let Some(host) = &mut self.host else { return };
+        let lanes = self.host.as_mut().map(|host| &mut host.lanes);
+        let Some(state) = lanes.and_then(|lanes| lanes.get_mut(&lane)) else {
+            return;
+        };
         let quiet = need == Need::Hold;
         if quiet && overview.deputies >= deputies_wanted(overview.super_nodes.len()) {
             // Nothing to do: no officer owes anything.
-            host.owed = None;
+            state.owed = None;
         }
-        let need = match now.at.since(host.sampled) >= sample {
+        let need = match now.at.since(state.sampled) >= sample {
             true => {
-                host.sampled = now.at;
-                host.hysteresis.sample(need, urgent)
+                state.sampled = now.at;
+                state.hysteresis.sample(need, urgent)
             }
             false => return,
         };
         if need == Need::Hold && !quiet {
             return;
         }
-        let owed = *host.owed.get_or_insert(now.at);
+        let owed = *state.owed.get_or_insert(now.at);
         let silent = rank == 0 || now.at.since(owed) >= patience;
         if !silent || now.at.since(self.started) < settle {
             return;
@@ -136,16 +167,25 @@ impl Core {
         match need {
             Need::Grow { count, reasons } => {
                 let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
-                self.grow(now, count, reasons.join(", "));
+                self.grow(now, lane, count, reasons.join(", "));
             }
             Need::Shrink { .. } if self.merging(now) => {}
             Need::Shrink { node, reason } => self.recall(now, &node, &reason.to_string()),
-            Need::Hold if quiet => self.appoint_deputies(now, &overview),
+            Need::Hold if quiet => self.appoint_deputies(now, lane, &overview),
             Need::Hold => {}
         }
     }
 
-    fn overview(&self, now: Now) -> Overview {
+    /// The law; several lanes each keep a part of what has to be there at least.
+    fn law(&self) -> LawConfig {
+        let law = self.config.law();
+        match self.lanes() {
+            1 => law,
+            _ => LawConfig { fewest: 1, ..law },
+        }
+    }
+
+    fn overview(&self, now: Now, lane: u64) -> Overview {
         let fresh = self.config.timing.election.report_interval * 8;
         let reports = self.host.as_ref().map(|host| &host.reports);
         let report_of = |node: &NodeId| {
@@ -155,8 +195,8 @@ impl Core {
                 .map(|(report, _)| report)
         };
         let super_nodes: Vec<SuperNode> = self
-            .roster
-            .serving()
+            .in_lane(lane)
+            .filter(|entry| entry.serves())
             .map(|entry| {
                 let report = report_of(&entry.node());
                 SuperNode {
@@ -174,7 +214,7 @@ impl Core {
             .iter()
             .filter_map(|s| report_of(&s.node))
             .map(|r| r.candidates.len());
-        let deputies = self.deputies().count();
+        let deputies = self.deputies(lane).count();
         Overview {
             // Deputies come first when places are to be filled.
             candidates: standing.sum::<usize>() + deputies,
@@ -186,19 +226,21 @@ impl Core {
         }
     }
 
-    fn deputies(&self) -> impl Iterator<Item = &Entry> {
-        self.roster
-            .entries()
+    fn deputies(&self, lane: u64) -> impl Iterator<Item = &Entry> {
+        self.in_lane(lane)
             .filter(|entry| entry.deputy && entry.release.is_none() && !entry.down)
     }
 
-    /// Candidates of all reports, the largest claims first.
-    fn candidates(&self) -> Vec<Entrant> {
+    /// Candidates for `term` of its lane's reports, the largest claims first.
+    fn candidates(&self, term: u64) -> Vec<Entrant> {
         let Some(host) = &self.host else {
             return Vec::new();
         };
         let mut all: BTreeMap<NodeId, Entrant> = BTreeMap::new();
-        for (report, _) in host.reports.values() {
+        let lane = term % self.lanes();
+        let reports = host.reports.iter();
+        let reports = reports.filter(|(node, _)| self.lane_of(node) == lane);
+        for (_, (report, _)) in reports {
             for entry in &report.candidates {
                 let claim = entry.candidacy.filter(|c| c.eligible).map(|c| c.claim_bps);
                 let contact = Contact::given(&entry.contact);
@@ -206,7 +248,8 @@ impl Core {
                     continue;
                 };
                 let known = self.roster.get(&contact.node_id);
-                if known.is_none_or(|e| e.release.is_some()) {
+                // Who served before needs a later term.
+                if known.is_none_or(|e| e.release.is_some() && e.term < term) {
                     let entrant = Entrant { contact, claim_bps };
                     all.entry(entrant.contact.node_id).or_insert(entrant);
                 }
@@ -220,9 +263,11 @@ impl Core {
     /// Races incumbents anew whose mandates end soon, those that end first
     /// before the others, a few at a time; true if it did. An officer cannot
     /// sign its own mandate, so that its first stand-in renews that.
-    fn renew(&mut self, now: Now, rank: u32) -> bool {
+    fn renew(&mut self, now: Now, lane: u64, rank: u32) -> bool {
         let timing = self.config.timing.election;
-        let first = self.officers(self.next_term()).first().copied();
+        let term = self.next_term(lane);
+        let first = self.officers(term).first().copied();
+        let lanes = self.lanes();
         let window = u64::try_from(timing.mandate_renewal.as_millis()).unwrap_or(u64::MAX);
         let again = timing.mandate_renewal / RENEWAL_TRIES;
         let Some(host) = &mut self.host else {
@@ -232,7 +277,7 @@ impl Core {
         let mut ending: Vec<&Entry> = self
             .roster
             .serving()
-            .filter(|entry| !entry.designated())
+            .filter(|entry| entry.term % lanes == lane && !entry.designated())
             .filter(|entry| entry.expires_ms.saturating_sub(now.unix_ms) < window)
             .filter(|entry| !host.renewed.contains_key(&entry.node()))
             .filter(|entry| match rank {
@@ -266,6 +311,7 @@ impl Core {
         self.open_election(
             now,
             runner,
+            term,
             entrants,
             count,
             format!("{count} mandates end soon"),
@@ -274,9 +320,10 @@ impl Core {
     }
 
     /// Deputies first: they were measured already and serve at once.
-    fn grow(&mut self, now: Now, by: usize, reason: String) {
+    fn grow(&mut self, now: Now, lane: u64, by: usize, reason: String) {
+        let term = self.next_term(lane);
         let mut deputies: Vec<(u64, NodeId)> = self
-            .deputies()
+            .deputies(lane)
             .map(|entry| (entry.capacity_bps, entry.node()))
             .collect();
         deputies.sort_by_key(|(capacity, node)| (Reverse(*capacity), *node));
@@ -287,7 +334,7 @@ impl Core {
             .collect();
         let wanted = by - chosen.len();
         let queue = if wanted > 0 {
-            self.candidates()
+            self.candidates(term)
         } else {
             Vec::new()
         };
@@ -300,6 +347,7 @@ impl Core {
                 activate: chosen,
                 deputies: 0,
             },
+            term,
             queue,
             wanted,
             reason,
@@ -307,12 +355,13 @@ impl Core {
     }
 
     /// Keeps a few measured peers in reserve when there is nothing else to do.
-    fn appoint_deputies(&mut self, now: Now, overview: &Overview) {
+    fn appoint_deputies(&mut self, now: Now, lane: u64, overview: &Overview) {
+        let term = self.next_term(lane);
         let elects = self.config.topology == wire::Topology::Elected;
         let wanted = deputies_wanted(overview.super_nodes.len());
         let lacking = wanted.saturating_sub(overview.deputies);
         let queue = if elects && lacking > 0 {
-            self.candidates()
+            self.candidates(term)
         } else {
             Vec::new()
         };
@@ -324,6 +373,7 @@ impl Core {
                     activate: Vec::new(),
                     deputies: lacking,
                 },
+                term,
                 queue,
                 0,
                 reason,

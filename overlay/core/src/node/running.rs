@@ -165,11 +165,11 @@ impl Core {
         &mut self,
         now: Now,
         runner: Runner,
+        term: u64,
         queue: Vec<Entrant>,
         wanted: usize,
         reason: String,
     ) {
-        let term = self.next_term();
         let at_once = match runner {
             Runner::Chair { .. } => 1,
             Runner::Officer { .. } => self.races_at_once(),
@@ -371,14 +371,17 @@ impl Core {
             .collect()
     }
 
-    /// A deputy's mandate without the reserve: the same ballots, signed anew.
+    /// A deputy's mandate without the reserve: the same ballots, signed anew in
+    /// this term.
     fn activation(&self, now: Now, node: &NodeId) -> Option<Paper> {
+        let term = self.election.as_ref()?.term;
         let entry = self.roster.get(node)?;
         let body = &entry.mandate()?.body;
         let deputy = self
             .judge(now, false, |context| mandate::audit(body, context))
             .ok()?;
         let mandate = Mandate {
+            term,
             basis: Basis::Elected,
             officer: self.node_id(),
             assembly: Vec::new(),
@@ -394,13 +397,13 @@ impl Core {
 
     /// Calls a super-node back: the overlay does not need it any more.
     pub(super) fn recall(&mut self, now: Now, who: &NodeId, reason: &str) {
-        let Some(term) = self.roster.get(who).map(|entry| entry.term) else {
+        let Some(served) = self.roster.get(who).map(|entry| entry.term) else {
             return;
         };
         let release = Release {
             network: self.config.network.clone(),
             candidate: *who,
-            term,
+            term: served,
             issued_ms: now.unix_ms,
             reason: reason.to_owned(),
         };
@@ -411,6 +414,7 @@ impl Core {
         self.open_election(
             now,
             runner,
+            self.next_term(self.lane_of(who)),
             Vec::new(),
             0,
             format!("recall of {who:?}: {reason}"),

@@ -1,0 +1,60 @@
+//! Who may run which election. A large overlay elects in several lanes side by
+//! side, each with terms, officers, super-nodes and candidates of its own, or
+//! it could not grow faster than one officer can measure.
+//!
+//! A term belongs to the lane that it is congruent to, and a super-node to the
+//! lane of its mandate's term: whom a lane elects it also watches, renews and
+//! recalls. Twice as many lanes split each in two, by the next bit of the term.
+
+use super::Core;
+use crate::keyspace::{NodeId, keys};
+use crate::roster::Entry;
+
+/// Super-nodes of a lane, before it is split in two twice as many. Chosen: the
+/// reports of so many cost an officer what a member of a large overlay may cost
+/// anyway, 20 kB/s.
+const LANE: usize = 64;
+/// The officer of a term, and its stand-ins.
+const OFFICERS: usize = 3;
+
+impl Core {
+    /// How many elections may be under way side by side: a power of two.
+    pub(super) fn lanes(&self) -> u64 {
+        1 << (self.placement.len() / LANE).max(1).ilog2()
+    }
+
+    /// The lane of a super-node, or of this peer before it is one.
+    pub(super) fn lane_of(&self, node: &NodeId) -> u64 {
+        let term = self.roster.get(node).map_or(0, |entry| entry.term);
+        term % self.lanes()
+    }
+
+    /// Super-nodes and deputies of a lane, dead ones too.
+    pub(super) fn in_lane(&self, lane: u64) -> impl Iterator<Item = &Entry> {
+        let lanes = self.lanes();
+        let entries = self.roster.entries();
+        entries.filter(move |entry| entry.term % lanes == lane)
+    }
+
+    /// The term that the next election of a lane has.
+    pub(super) fn next_term(&self, lane: u64) -> u64 {
+        let lanes = self.lanes();
+        let last = match lanes {
+            1 => self.roster.max_term(),
+            _ => self.roster.last_term(lane, lanes).unwrap_or(lane),
+        };
+        last.saturating_add(lanes)
+    }
+
+    /// The super-nodes that may run `term`, in order.
+    pub(super) fn officers(&self, term: u64) -> Vec<NodeId> {
+        let position = keys::election(&self.config.network, term);
+        let ranked = self.placement.closest(&position, OFFICERS);
+        ranked.into_iter().map(|(_, node)| node).collect()
+    }
+
+    /// Those who may run the next election of this peer's own lane.
+    pub(super) fn own_officers(&self) -> Vec<NodeId> {
+        self.officers(self.next_term(self.lane_of(&self.node_id())))
+    }
+}
