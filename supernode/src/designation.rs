@@ -189,6 +189,7 @@ impl Designation {
             authorities: &Nobody,
             assemblies: &[],
             bootstrap: false,
+            brief: false,
             held: &|_| Held::default(),
         };
         let mandate = match mandate::open(&signed, &context) {

@@ -10,10 +10,6 @@ use prost::Message;
 
 use crate::keyspace::NodeId;
 
-mod memory;
-
-pub use memory::remember_signatures;
-
 /// What kind of body a signature is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Domain {
@@ -112,7 +108,7 @@ pub fn verify(
     body: &Bytes,
     signature: &[u8],
 ) -> Result<(), SignatureError> {
-    memory::remembered(domain, signer, body, signature, || {
+    crate::memory::good_signature(domain, signer, body, signature, || {
         verify_bytes(domain, signer, body, signature)
     })
 }

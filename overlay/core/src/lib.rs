@@ -17,6 +17,7 @@
 //! | [`placement`] | which super-nodes own a key |
 //! | [`kademlia`] | finding super-nodes without knowing them all |
 //! | [`record`] | what the index holds, and its checks |
+//! | [`memory`] | what many peers of one process need not work out twice |
 //! | [`text`] | how text becomes search terms, on both sides |
 //! | [`time`] | the `now` that every call is given |
 
@@ -25,6 +26,7 @@ pub mod election;
 pub mod identity;
 pub mod kademlia;
 pub mod keyspace;
+pub mod memory;
 pub mod node;
 pub mod placement;
 pub mod preset;

@@ -3,17 +3,17 @@
 //!
 //! Nothing gets in here unverified, and nobody is a super-node who is not here.
 
-use std::collections::{BTreeMap, btree_map};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use canopy_proto::wire;
 
 use crate::contact::Contact;
-use crate::election::endorse::{Authorities, Held};
+use crate::election::endorse::{Authorities, ENDORSEMENTS, Held, OFFICER_RANKS};
 use crate::election::mandate::{Basis, VerifiedMandate};
 use crate::keyspace::{Key, NodeId, keys};
-use crate::placement::Member;
+use crate::placement::{Member, Placement};
 
 /// A super-node or deputy.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ impl Entry {
             down: false,
             release: None,
             contact: None,
-            mandate: Some(Arc::new(verified.signed().clone())),
+            mandate: Some(verified.signed().clone()),
         }
     }
 
@@ -108,6 +108,16 @@ impl Entry {
         }
     }
 
+    /// The same for a leaf, which has no use for ballots.
+    pub fn brief(&self) -> wire::RosterEntry {
+        let mandate = self.mandate.as_deref();
+        wire::RosterEntry {
+            mandate: mandate.map(brief),
+            contact: self.contact.as_ref().map(|contact| contact.signed.clone()),
+            release: self.release.clone(),
+        }
+    }
+
     /// What placement needs.
     pub fn member(&self) -> Member {
         Member {
@@ -132,6 +142,16 @@ impl Entry {
     }
 }
 
+/// A mandate as a leaf gets it: who signed, not what for.
+pub(crate) fn brief(mandate: &wire::SignedMandate) -> wire::SignedMandate {
+    let signers = mandate.endorsements.iter().take(ENDORSEMENTS);
+    wire::SignedMandate {
+        body: mandate.body.clone(),
+        endorsements: signers.cloned().collect(),
+        ..Default::default()
+    }
+}
+
 /// All entries, by node.
 #[derive(Clone, Debug)]
 pub struct Roster {
@@ -140,6 +160,31 @@ pub struct Roster {
     /// How many entries there are of each term.
     terms: BTreeMap<u64, usize>,
     max_term: u64,
+    sums: Sums,
+    /// Whose entry changed since that was last asked.
+    changed: BTreeSet<NodeId>,
+}
+
+/// What is told of all entries together, kept up to date with each.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    /// Of entries with a mandate to pass on.
+    papers: Key,
+    /// Of entries not believed dead.
+    alive: Key,
+    serving: usize,
+}
+
+impl Sums {
+    fn of(entry: &Entry) -> Self {
+        let fingerprint = entry.fingerprint();
+        let counted = |counts: bool| if counts { fingerprint } else { Key::default() };
+        Self {
+            papers: counted(entry.mandate.is_some()),
+            alive: counted(!entry.down),
+            serving: usize::from(entry.serves()),
+        }
+    }
 }
 
 impl Roster {
@@ -150,6 +195,8 @@ impl Roster {
             entries: BTreeMap::new(),
             terms: BTreeMap::new(),
             max_term: 0,
+            sums: Sums::default(),
+            changed: BTreeSet::new(),
         }
     }
 
@@ -158,10 +205,11 @@ impl Roster {
     /// in its place.
     pub fn insert(&mut self, verified: &VerifiedMandate) -> bool {
         let mandate = verified.mandate();
-        if let Some(old) = self.entries.get_mut(&mandate.candidate) {
+        if let Some(old) = self.entries.get(&mandate.candidate) {
             let same = mandate.term == old.term && mandate.deputy == old.deputy;
             if same && old.mandate.is_none() {
-                old.mandate = Some(Arc::new(verified.signed().clone()));
+                let paper = verified.signed().clone();
+                self.edit(&mandate.candidate, |entry| entry.mandate = Some(paper));
                 return true;
             }
             if mandate.term <= old.term {
@@ -174,6 +222,8 @@ impl Roster {
             contact,
             ..Entry::new(verified)
         };
+        self.count(Sums::default(), Sums::of(&entry));
+        self.changed.insert(mandate.candidate);
         self.entries.insert(mandate.candidate, entry);
         *self.terms.entry(mandate.term).or_default() += 1;
         self.max_term = self.max_term.max(mandate.term);
@@ -183,43 +233,57 @@ impl Roster {
     /// Notes a verified release. False if it ends nothing: it has to name the
     /// present term, because one of a term to come would end what nobody gave.
     pub fn release(&mut self, node: &NodeId, term: u64, release: wire::SignedRelease) -> bool {
-        match self.entries.get_mut(node) {
-            Some(entry) if entry.term == term && entry.release.is_none() => {
-                entry.release = Some(release);
-                true
-            }
-            _ => false,
-        }
+        let ends = |entry: &&Entry| entry.term == term && entry.release.is_none();
+        let found = self.entries.get(node).is_some_and(|entry| ends(&entry));
+        found && self.edit(node, |entry| entry.release = Some(release))
     }
 
     /// Notes a contact. True if it is newer than the one known.
     pub fn contact(&mut self, contact: Contact) -> bool {
-        match self.entries.get_mut(&contact.node_id) {
-            Some(entry) => {
-                let known = entry.contact.as_ref().map_or(0, |old| old.issued_ms);
-                let newer = contact.issued_ms > known;
-                if newer {
-                    entry.contact = Some(contact);
-                }
-                newer
-            }
-            None => false,
-        }
+        let node = contact.node_id;
+        let known = self.entries.get(&node).map(|entry| {
+            let known = entry.contact.as_ref();
+            known.map_or(0, |old| old.issued_ms)
+        });
+        let newer = known.is_some_and(|issued_ms| contact.issued_ms > issued_ms);
+        newer && self.edit(&node, |entry| entry.contact = Some(contact))
     }
 
     /// Marks a node dead or alive. True if that changed something.
     pub fn set_down(&mut self, node: &NodeId, down: bool) -> bool {
-        match self.entries.get_mut(node) {
-            Some(entry) if entry.down != down => {
-                entry.down = down;
-                true
-            }
-            _ => false,
-        }
+        let known = self.entries.get(node);
+        known.is_some_and(|entry| entry.down != down) && self.edit(node, |entry| entry.down = down)
+    }
+
+    /// Changes an entry; false if there is none.
+    fn edit(&mut self, node: &NodeId, change: impl FnOnce(&mut Entry)) -> bool {
+        let Some(entry) = self.entries.get_mut(node) else {
+            return false;
+        };
+        let before = Sums::of(entry);
+        change(entry);
+        let after = Sums::of(entry);
+        self.count(before, after);
+        self.changed.insert(*node);
+        true
+    }
+
+    fn count(&mut self, before: Sums, after: Sums) {
+        let sums = &mut self.sums;
+        sums.papers = sums.papers.distance(&before.papers).distance(&after.papers);
+        sums.alive = sums.alive.distance(&before.alive).distance(&after.alive);
+        sums.serving = sums.serving + after.serving - before.serving;
+    }
+
+    /// Whose entry changed since this was last asked.
+    pub fn take_changed(&mut self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut self.changed)
     }
 
     fn remove(&mut self, node: &NodeId) -> Option<Entry> {
         let entry = self.entries.remove(node)?;
+        self.count(Sums::of(&entry), Sums::default());
+        self.changed.insert(*node);
         if let btree_map::Entry::Occupied(mut same) = self.terms.entry(entry.term) {
             *same.get_mut() -= 1;
             if *same.get() == 0 {
@@ -268,10 +332,14 @@ impl Roster {
         for node in &dropped {
             self.remove(node);
         }
-        for (node, entry) in &mut self.entries {
-            if *node != self.own {
-                entry.mandate = None;
-            }
+        let own = self.own;
+        let papers = self
+            .entries
+            .iter()
+            .filter(|(node, entry)| **node != own && entry.mandate.is_some());
+        let papers: Vec<NodeId> = papers.map(|(node, _)| *node).collect();
+        for node in papers {
+            self.edit(&node, |entry| entry.mandate = None);
         }
         dropped
     }
@@ -335,46 +403,54 @@ impl Roster {
     /// Order-independent summary of all entries that can be passed on; for one
     /// who keeps no papers, of those not believed dead.
     pub fn digest(&self, papers: bool) -> Key {
-        let mut sum = Key::default();
-        for entry in self.entries.values() {
-            if (papers && entry.mandate.is_none()) || (!papers && entry.down) {
-                continue;
-            }
-            sum = sum.distance(&entry.fingerprint());
+        match papers {
+            true => self.sums.papers,
+            false => self.sums.alive,
         }
-        sum
+    }
+
+    /// How many serve, as far as known.
+    pub fn serving_count(&self) -> usize {
+        self.sums.serving
     }
 }
 
-/// Those who serve decide; the signature of one who is believed dead, or whose
-/// mandate was ended early, still counts until that mandate expires: it may
-/// have signed before.
-impl Authorities for Roster {
+/// A roster, and the placement of those in it who serve: they decide. The
+/// signature of one who is believed dead, or whose mandate was ended early,
+/// still counts until that mandate expires: it may have signed before.
+pub struct Known<'a> {
+    /// Whose mandates are held.
+    pub roster: &'a Roster,
+    /// Where those sit who serve.
+    pub placement: &'a Placement,
+}
+
+impl Authorities for Known<'_> {
     fn count(&self) -> usize {
-        self.serving().count()
+        self.roster.serving_count()
     }
 
     fn contains(&self, node: &NodeId) -> bool {
-        self.entries.get(node).is_some_and(|entry| !entry.deputy)
+        self.roster.get(node).is_some_and(|entry| !entry.deputy)
     }
 
     fn verifier(&self) -> Option<NodeId> {
-        self.serves(&self.own).then_some(self.own)
+        let own = self.roster.own;
+        self.roster.serves(&own).then_some(own)
     }
 
     fn rank(&self, network: &str, term: u64, node: &NodeId) -> Option<usize> {
         let position = keys::election(network, term);
-        let nearest = |entry: &Entry| {
-            (0..entry.seats)
-                .map(|i| position.distance(&keys::seat(&entry.candidate, i)))
-                .min()
-        };
-        let own = nearest(self.entries.get(node)?);
-        Some(
-            self.serving()
-                .filter(|entry| entry.candidate != *node && nearest(entry) < own)
-                .count(),
-        )
+        let ranked = self.placement.closest(&position, OFFICER_RANKS);
+        if let Some(rank) = ranked.iter().position(|(_, closest)| closest == node) {
+            return Some(rank);
+        }
+        // It does not serve any more: its place is where it would be.
+        let entry = self.roster.get(node)?;
+        let seats = (0..entry.seats).map(|i| keys::seat(&entry.candidate, i));
+        let own = seats.map(|seat| position.distance(&seat)).min();
+        let closer = |seat: &Key| Some(position.distance(seat)) < own;
+        Some(ranked.iter().filter(|(seat, _)| closer(seat)).count())
     }
 }
 

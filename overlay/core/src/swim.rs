@@ -5,7 +5,7 @@
 //! business: the roster decides that, and only holders of a mandate get their
 //! packets heard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 
 use bytes::Bytes;
@@ -72,6 +72,7 @@ pub struct Swim {
     // By due time, then by a counter that keeps the order of submission.
     timers: BTreeMap<(Time, u64), foca::Timer<Member>>,
     submitted: u64,
+    up: BTreeSet<NodeId>,
 }
 
 impl Swim {
@@ -87,6 +88,7 @@ impl Swim {
             runtime: AccumulatingRuntime::new(),
             timers: BTreeMap::new(),
             submitted: 0,
+            up: BTreeSet::new(),
         }
     }
 
@@ -138,9 +140,7 @@ impl Swim {
 
     /// Whether `node` is among the members that answer.
     pub fn is_up(&self, node: &NodeId) -> bool {
-        self.foca
-            .iter_members()
-            .any(|member| member.id().node == node.0)
+        self.up.contains(node)
     }
 
     /// How many others answer.
@@ -164,9 +164,13 @@ impl Swim {
         }
         while let Some(notification) = self.runtime.to_notify() {
             match notification {
-                OwnedNotification::MemberUp(m) => effects.changes.push(Change::Up(NodeId(m.node))),
+                OwnedNotification::MemberUp(m) => {
+                    self.up.insert(NodeId(m.node));
+                    effects.changes.push(Change::Up(NodeId(m.node)));
+                }
                 OwnedNotification::MemberDown(m) => {
-                    effects.changes.push(Change::Down(NodeId(m.node)))
+                    self.up.remove(&NodeId(m.node));
+                    effects.changes.push(Change::Down(NodeId(m.node)));
                 }
                 _ => {}
             }

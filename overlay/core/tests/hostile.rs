@@ -49,7 +49,7 @@ fn contact(index: u8, now_ms: u64) -> Contact {
 }
 
 /// A mandate that sybils voted for; what `change` makes of it.
-fn sybils_choice(world: &World, term: u64, change: impl Fn(&mut Mandate)) -> Bytes {
+fn sybils_choice(world: &World, term: u64, change: impl Fn(&mut Mandate)) -> wire::SignedMandate {
     let now_ms = world.now().unix_ms;
     let beacon = Key([4; 32]);
     let vote = |voter: u8| {
@@ -90,12 +90,13 @@ fn sybils_choice(world: &World, term: u64, change: impl Fn(&mut Mandate)) -> Byt
         deputy: false,
     };
     change(&mut mandate);
-    mandate.encode()
+    mandate.draft()
 }
 
-fn sealed(body: Bytes, signers: &[Identity]) -> wire::SignedMandate {
-    let signatures = signers.iter().map(|i| mandate::endorse(i, &body)).collect();
-    mandate::sealed(body, signatures)
+fn sealed(mut draft: wire::SignedMandate, signers: &[Identity]) -> wire::SignedMandate {
+    let sign = |i: &Identity| mandate::endorse(i, &draft.body);
+    draft.endorsements = signers.iter().map(sign).collect();
+    draft
 }
 
 fn sybils() -> Vec<Identity> {
@@ -375,6 +376,7 @@ fn a_newcomer_takes_its_first_roster_from_nobody_it_was_not_told_of() {
     };
     let muster = Kind::Muster(wire::Muster {
         members: vec![known],
+        ..Default::default()
     });
     let message = Box::new(wire::CoreMessage { kind: Some(muster) });
     world.tell(

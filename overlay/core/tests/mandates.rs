@@ -55,7 +55,7 @@ fn vote(voter: u8, change: impl Fn(&mut Ballot)) -> VerifiedBallot {
     VerifiedBallot::cast(&id(voter), ballot).expect("a plausible ballot")
 }
 
-fn elected(change: impl Fn(&mut Mandate)) -> Bytes {
+fn elected(change: impl Fn(&mut Mandate)) -> wire::SignedMandate {
     let ballots: Vec<_> = (10..15).map(|voter| vote(voter, |_| ())).collect();
     let mut mandate = Mandate {
         network: "net".into(),
@@ -73,10 +73,10 @@ fn elected(change: impl Fn(&mut Mandate)) -> Bytes {
         deputy: false,
     };
     change(&mut mandate);
-    mandate.encode()
+    mandate.draft()
 }
 
-fn founded(change: impl Fn(&mut Mandate)) -> Bytes {
+fn founded(change: impl Fn(&mut Mandate)) -> wire::SignedMandate {
     elected(|m| {
         m.basis = Basis::Founded;
         m.officer = node(10);
@@ -86,10 +86,17 @@ fn founded(change: impl Fn(&mut Mandate)) -> Bytes {
     })
 }
 
-fn signed(body: Bytes, signers: &[u8]) -> wire::SignedMandate {
-    let sign = |i: &u8| mandate::endorse(&id(*i), &body);
-    let endorsements = signers.iter().map(sign).collect();
-    mandate::sealed(body, endorsements)
+fn signed(mut draft: wire::SignedMandate, signers: &[u8]) -> wire::SignedMandate {
+    let sign = |i: &u8| mandate::endorse(&id(*i), &draft.body);
+    draft.endorsements = signers.iter().map(sign).collect();
+    draft
+}
+
+fn body(bytes: impl Into<Bytes>) -> wire::SignedMandate {
+    wire::SignedMandate {
+        body: bytes.into(),
+        ..Default::default()
+    }
 }
 
 fn nothing_held(_: &NodeId) -> Held {
@@ -104,14 +111,15 @@ fn context(roster: &Placement) -> VerifyContext<'_> {
         authorities: roster,
         assemblies: &[],
         bootstrap: false,
+        brief: false,
         held: &nothing_held,
     }
 }
 
 /// Why a mandate made by `body` and signed by super-nodes 1 to 3 is refused.
-fn refusal(body: Bytes) -> MandateError {
+fn refusal(draft: wire::SignedMandate) -> MandateError {
     let roster = roster(5);
-    mandate::open(&signed(body, &[1, 2, 3]), &context(&roster)).expect_err("a flaw")
+    mandate::open(&signed(draft, &[1, 2, 3]), &context(&roster)).expect_err("a flaw")
 }
 
 #[test]
@@ -119,11 +127,11 @@ fn a_good_mandate_opens_and_keeps_its_signed_form() {
     let roster = roster(5);
     let wire = signed(elected(|_| ()), &[1, 2, 3]);
     let verified = mandate::open(&wire, &context(&roster)).unwrap();
-    assert_eq!(verified.signed(), &wire);
+    assert_eq!(**verified.signed(), wire);
     assert_eq!(verified.endorsers(), [node(1), node(2), node(3)]);
     assert_eq!(verified.mandate().capacity_bps, 31_500_000);
     assert_eq!(verified.mandate().seats(), 126);
-    assert_eq!(verified.mandate().encode(), wire.body);
+    assert_eq!(verified.mandate().draft().body, wire.body);
     assert!(verified.valid_at(NOW) && !verified.valid_at(NOW + HOUR));
 }
 
@@ -138,9 +146,9 @@ fn each_flaw_of_the_frame_is_refused() {
     let eternal = elected(|m| m.expires_ms = NOW + mandate::MAX_LIFETIME_MS + 1);
     assert_eq!(refusal(eternal), E::Lifetime);
     assert_eq!(refusal(elected(|m| m.domain = "x".repeat(65))), E::Domain);
-    assert_eq!(refusal(Bytes::from_static(b"\xff\xff")), E::Body);
+    assert_eq!(refusal(body(&b"\xff\xff"[..])), E::Body);
     assert_eq!(
-        refusal(Bytes::from(vec![0; 70_000])),
+        refusal(body(vec![0; 70_000])),
         E::Size(70_000 + 3 * 102 + 4)
     );
 }
@@ -180,6 +188,46 @@ fn each_flaw_of_the_ballots_is_refused() {
     let high = elected(|m| m.capacity_bps += 1);
     let (stated, due) = (31_500_001, 31_500_000);
     assert_eq!(refusal(high), E::Capacity { stated, due });
+}
+
+#[test]
+fn a_leaf_does_without_ballots_but_takes_no_others() {
+    let roster = roster(5);
+    let full = signed(elected(|_| ()), &[1, 2, 3]);
+    let leaf = VerifyContext {
+        brief: true,
+        ..context(&roster)
+    };
+    let mut brief = full.clone();
+    brief.ballots.clear();
+    assert!(mandate::open(&full, &leaf).is_ok());
+    let opened = mandate::open(&brief, &leaf).unwrap();
+    assert_eq!(opened.mandate().capacity_bps, 31_500_000);
+    assert!(mandate::open(&brief, &context(&roster)).is_err());
+    assert!(
+        mandate::audit(&brief, &leaf).is_err(),
+        "nobody signs blindly"
+    );
+    let mut others = full;
+    others.ballots = signed(elected(|m| m.ballots.truncate(3)), &[]).ballots;
+    let refused = mandate::open(&others, &leaf).unwrap_err();
+    assert_eq!(refused, MandateError::OtherBallots);
+}
+
+#[test]
+fn only_who_is_called_into_office_was_measured_in_an_earlier_term() {
+    let later = |deputy| {
+        elected(move |m| {
+            m.term = 8;
+            m.deputy = deputy;
+        })
+    };
+    let roster = roster(5);
+    let called = signed(later(false), &[1, 2, 3]);
+    assert!(mandate::open(&called, &context(&roster)).is_ok());
+    let other = |draft| matches!(refusal(draft), MandateError::OtherRace(_));
+    assert!(other(later(true)) && other(elected(|m| m.term = 6)));
+    assert!(other(founded(|m| m.term = 8)));
 }
 
 #[test]
@@ -278,8 +326,7 @@ fn a_founding_takes_a_majority_of_an_assembly_that_the_verifier_trusts() {
         assemblies: &known,
         ..context(&roster)
     };
-    let open =
-        |body: Bytes, signers: &[u8]| mandate::open(&signed(body, signers), &musters).map(|_| ());
+    let open = |draft, signers: &[u8]| mandate::open(&signed(draft, signers), &musters).map(|_| ());
     let lacking = |valid| Err(E::Endorsements { valid, required: 4 });
     assert_eq!(open(founded(|_| ()), &[10, 11, 12, 13]), Ok(()));
     assert_eq!(open(founded(|_| ()), &[10, 11, 12]), lacking(3));
@@ -385,7 +432,7 @@ fn the_largest_mandate_that_the_rules_allow_fits_the_limit() {
     use canopy_core::election::{K, mandate::MAX_ASSEMBLY};
     use canopy_proto::{Message, limits};
     let network = "n".repeat(64);
-    let body = founded(|m| {
+    let mut largest = founded(|m| {
         m.network = network.clone();
         m.ballots = (1..=K as u8)
             .map(|voter| {
@@ -401,8 +448,8 @@ fn the_largest_mandate_that_the_rules_allow_fits_the_limit() {
         m.assembly = (0..MAX_ASSEMBLY).map(|i| NodeId([i as u8; 32])).collect();
         m.domain = "d".repeat(64);
     });
-    let endorsement = mandate::endorse(&id(1), &body);
-    let largest = mandate::sealed(body, vec![endorsement; MAX_ASSEMBLY]);
+    let endorsement = mandate::endorse(&id(1), &largest.body);
+    largest.endorsements = vec![endorsement; MAX_ASSEMBLY];
     assert!(
         largest.encoded_len() <= limits::MANDATE,
         "{}",

@@ -84,11 +84,11 @@ pub fn run(
     scenario.lasts_s = options.lasts_s.unwrap_or(scenario.lasts_s);
     scenario.topology = options.topology.unwrap_or(scenario.topology);
     scenario.check()?;
-    canopy_core::identity::remember_signatures(SIGNATURES);
+    canopy_core::memory::remember_work(SIGNATURES);
     let mut run = Run::new(scenario, seed, progress)?;
     run.trace = options.trace.then(Vec::new);
     let report = run.go(seed);
-    canopy_core::identity::remember_signatures(0);
+    canopy_core::memory::remember_work(0);
     Ok(report)
 }
 

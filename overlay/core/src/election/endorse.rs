@@ -80,6 +80,8 @@ pub struct VerifyContext<'a> {
     /// peers that it was told of: everything is checked but the authority of
     /// those who signed. Ignored as soon as a super-node is known.
     pub bootstrap: bool,
+    /// Ballots may be left out: a leaf checks who signed, not what for.
+    pub brief: bool,
     /// What is known of a candidate's terms.
     pub held: &'a dyn Fn(&NodeId) -> Held,
 }
@@ -128,6 +130,13 @@ impl VerifyContext<'_> {
     /// verifier trusts: an assembly of somebody's inventions is neither.
     fn check_founders(&self, mandate: &Mandate, endorsers: &[NodeId]) -> Result<(), MandateError> {
         let assembly = &mandate.assembly;
+        if assembly.is_empty() {
+            // Left out for a leaf, who cannot tell then.
+            return match self.newcomer() {
+                true => Ok(()),
+                false => Err(MandateError::ForeignAssembly),
+            };
+        }
         if let Some(outsider) = endorsers
             .iter()
             .find(|n| assembly.binary_search(n).is_err())
@@ -274,6 +283,9 @@ pub enum MandateError {
     /// Too few or too many ballots.
     #[error("mandate: {0} ballots; a jury has {min} to {max}", min = super::MIN_JURY, max = super::K)]
     JurySize(usize),
+    /// The ballots are not those that the mandate was signed with.
+    #[error("mandate: made with other ballots")]
+    OtherBallots,
     /// A ballot of another network, term, beacon or candidate.
     #[error("mandate: the ballot of {0:?} belongs to another race")]
     OtherRace(NodeId),

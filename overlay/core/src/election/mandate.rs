@@ -4,6 +4,7 @@
 //! and only [`open`] makes one. What is checked does not depend on who sent it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use canopy_proto::{limits, wire};
@@ -14,6 +15,7 @@ use super::endorse::{self, VerifyContext};
 use super::{K, MIN_JURY, tally};
 use crate::identity::{Domain, Identity};
 use crate::keyspace::{Key, NodeId};
+use crate::memory;
 
 pub use super::endorse::MandateError;
 
@@ -119,9 +121,15 @@ impl Mandate {
         seats_for(self.capacity_bps)
     }
 
-    /// The encoded body: what endorsements sign. Keep these bytes, signatures
-    /// hold for no other encoding.
-    pub fn encode(&self) -> Bytes {
+    /// The form that is passed on, without signatures. Keep these bytes:
+    /// signatures hold for no other encoding.
+    pub fn draft(&self) -> wire::SignedMandate {
+        let ballots = wire::Ballots {
+            ballots: self.ballots.iter().map(|b| b.signed().clone()).collect(),
+        };
+        let ballots = Bytes::from(ballots.encode_to_vec());
+        let assembly = self.assembly.iter().flat_map(|node| node.0);
+        let assembly: Bytes = assembly.collect();
         let body = wire::Mandate {
             network: self.network.clone(),
             term: self.term,
@@ -132,13 +140,18 @@ impl Mandate {
             issued_ms: self.issued_ms,
             expires_ms: self.expires_ms,
             beacon: self.beacon.to_bytes(),
-            ballots: self.ballots.iter().map(|b| b.signed().clone()).collect(),
+            ballots_hash: hash_of("ballots", &ballots),
             officer: self.officer.to_bytes(),
-            assembly: self.assembly.iter().map(|node| node.to_bytes()).collect(),
+            assembly_hash: hash_of("assembly", &assembly),
             domain: self.domain.clone(),
             deputy: self.deputy,
         };
-        Bytes::from(body.encode_to_vec())
+        wire::SignedMandate {
+            body: body.encode_to_vec().into(),
+            endorsements: Vec::new(),
+            ballots,
+            assembly,
+        }
     }
 
     /// Signs the mandate with the operator key, which needs nobody else.
@@ -148,18 +161,20 @@ impl Mandate {
         self.officer = operator.node_id();
         self.ballots.clear();
         self.assembly.clear();
-        let body = self.encode();
-        let endorsement = endorse(operator, &body);
-        sealed(body, vec![endorsement])
+        let mut signed = self.draft();
+        signed.endorsements.push(endorse(operator, &signed.body));
+        signed
     }
 
-    fn decode(body: &Bytes) -> Result<Self, MandateError> {
-        let wire = wire::Mandate::decode(body.clone()).map_err(|_| MandateError::Body)?;
+    fn decode(draft: &wire::SignedMandate) -> Result<Self, MandateError> {
+        let wire = wire::Mandate::decode(draft.body.clone()).map_err(|_| MandateError::Body)?;
         let node = |bytes: &[u8]| NodeId::from_slice(bytes).ok_or(MandateError::Body);
-        if wire.ballots.len() > K {
-            return Err(MandateError::JurySize(wire.ballots.len()));
+        let (ballots, assembly) = (&draft.ballots, &draft.assembly);
+        if !ballots.is_empty() && wire.ballots_hash != hash_of("ballots", ballots) {
+            return Err(MandateError::OtherBallots);
         }
-        if wire.assembly.len() > MAX_ASSEMBLY {
+        let known = assembly.is_empty() || wire.assembly_hash == hash_of("assembly", assembly);
+        if !known || assembly.len() > MAX_ASSEMBLY * 32 {
             return Err(MandateError::Assembly);
         }
         let mandate = Self {
@@ -172,11 +187,7 @@ impl Mandate {
             beacon: Key::from_slice(&wire.beacon).ok_or(MandateError::Body)?,
             ballots: Vec::new(),
             officer: node(&wire.officer)?,
-            assembly: wire
-                .assembly
-                .iter()
-                .map(|bytes| node(bytes))
-                .collect::<Result<_, _>>()?,
+            assembly: assembly.chunks(32).map(node).collect::<Result<_, _>>()?,
             network: wire.network,
             domain: wire.domain,
             deputy: wire.deputy,
@@ -187,12 +198,22 @@ impl Mandate {
                 due: mandate.seats(),
             });
         }
-        let ballots: Vec<VerifiedBallot> = wire
-            .ballots
-            .iter()
-            .map(VerifiedBallot::open)
-            .collect::<Result<_, _>>()?;
+        let ballots = wire::Ballots::decode(ballots.clone()).map_err(|_| MandateError::Body)?;
+        let ballots = ballots.ballots;
+        if ballots.len() > K {
+            return Err(MandateError::JurySize(ballots.len()));
+        }
+        let ballots = ballots.iter().map(VerifiedBallot::open);
+        let ballots: Vec<VerifiedBallot> = ballots.collect::<Result<_, _>>()?;
         Ok(Self { ballots, ..mandate })
+    }
+}
+
+/// What a mandate says of its ballots, or its assembly.
+fn hash_of(what: &str, bytes: &Bytes) -> Bytes {
+    match bytes.is_empty() {
+        true => Bytes::new(),
+        false => Key::hash(what, &[bytes]).to_bytes(),
     }
 }
 
@@ -209,38 +230,43 @@ pub fn endorse(identity: &Identity, body: &[u8]) -> wire::Endorsement {
     }
 }
 
-/// Puts body and signatures together: the officer's first, then the auditors'.
-pub fn sealed(body: Bytes, endorsements: Vec<wire::Endorsement>) -> wire::SignedMandate {
-    wire::SignedMandate { body, endorsements }
-}
-
 /// A mandate that passed every check, with the form that is passed on.
 #[derive(Clone, Debug, PartialEq)]
-pub struct VerifiedMandate {
+pub struct VerifiedMandate(Arc<Examined>);
+
+/// A mandate that is sound in itself, whoever may have given it.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Examined {
     mandate: Mandate,
     endorsers: Vec<NodeId>,
-    signed: wire::SignedMandate,
+    signed: Arc<wire::SignedMandate>,
+}
+
+impl Examined {
+    pub(crate) fn signed(&self) -> &wire::SignedMandate {
+        &self.signed
+    }
 }
 
 impl VerifiedMandate {
     /// What it says.
     pub fn mandate(&self) -> &Mandate {
-        &self.mandate
+        &self.0.mandate
     }
 
     /// Who signed it.
     pub fn endorsers(&self) -> &[NodeId] {
-        &self.endorsers
+        &self.0.endorsers
     }
 
     /// What was signed, to be stored and passed on.
-    pub fn signed(&self) -> &wire::SignedMandate {
-        &self.signed
+    pub fn signed(&self) -> &Arc<wire::SignedMandate> {
+        &self.0.signed
     }
 
     /// Whether it still holds.
     pub fn valid_at(&self, now_ms: u64) -> bool {
-        now_ms < self.mandate.expires_ms
+        now_ms < self.0.mandate.expires_ms
     }
 }
 
@@ -255,38 +281,75 @@ pub fn open(
     if size > limits::MANDATE {
         return Err(MandateError::Size(size));
     }
-    let mandate = audit(&signed.body, context)?;
-    let endorsers = endorse::signers(Domain::Mandate, &signed.body, &signed.endorsements)?;
-    context.check_endorsers(&mandate, &endorsers)?;
-    Ok(VerifiedMandate {
-        mandate,
-        endorsers,
-        signed: signed.clone(),
-    })
+    let examined = match memory::examined(signed) {
+        Some(examined) => examined,
+        None => {
+            let mandate = Mandate::decode(signed)?;
+            check_frame(&mandate, context)?;
+            check_shape(&mandate, signed.ballots.is_empty())?;
+            let examined = Arc::new(Examined {
+                mandate,
+                endorsers: endorse::signers(Domain::Mandate, &signed.body, &signed.endorsements)?,
+                signed: Arc::new(signed.clone()),
+            });
+            memory::remember(&examined);
+            examined
+        }
+    };
+    let Examined {
+        mandate, endorsers, ..
+    } = &*examined;
+    check_frame(mandate, context)?;
+    if mandate.basis == Basis::Designated {
+        check_operator(mandate, context)?;
+    }
+    context.check_endorsers(mandate, endorsers)?;
+    let whole = mandate.basis == Basis::Designated || !mandate.ballots.is_empty();
+    if !whole && !context.brief {
+        return Err(MandateError::JurySize(0));
+    }
+    Ok(VerifiedMandate(examined))
 }
 
-/// Checks everything about an encoded mandate but who signed it: what an
-/// auditor, or a member of an assembly, does before it signs.
-pub fn audit(body: &Bytes, context: &VerifyContext<'_>) -> Result<Mandate, MandateError> {
-    if body.len() > limits::MANDATE {
-        return Err(MandateError::Size(body.len()));
-    }
-    let mandate = Mandate::decode(body)?;
-    check_frame(&mandate, context)?;
-    match mandate.basis {
-        Basis::Designated => check_designated(&mandate, context)?,
-        Basis::Founded => {
-            check_ballots(&mandate)?;
-            check_assembly(&mandate)?;
-        }
-        Basis::Elected | Basis::Recognised => {
-            check_ballots(&mandate)?;
-            if !mandate.assembly.is_empty() {
-                return Err(MandateError::Assembly);
-            }
+/// Checks everything about a mandate but who signed it: what an auditor, or a
+/// member of an assembly, does before it signs.
+pub fn audit(
+    draft: &wire::SignedMandate,
+    context: &VerifyContext<'_>,
+) -> Result<Mandate, MandateError> {
+    let size = draft.encoded_len();
+    match size > limits::MANDATE {
+        true => Err(MandateError::Size(size)),
+        false => {
+            let mandate = Mandate::decode(draft)?;
+            check_frame(&mandate, context)?;
+            check_shape(&mandate, false)?;
+            Ok(mandate)
         }
     }
-    Ok(mandate)
+}
+
+/// What belongs into a mandate of its basis; of a `brief` one without what is
+/// left out for leaves.
+fn check_shape(mandate: &Mandate, brief: bool) -> Result<(), MandateError> {
+    let founded = mandate.basis == Basis::Founded;
+    if mandate.basis == Basis::Designated {
+        let bare = mandate.ballots.is_empty() && mandate.assembly.is_empty();
+        return match bare && mandate.capacity_bps <= MAX_BPS {
+            true => Ok(()),
+            false => Err(MandateError::DesignatedShape),
+        };
+    }
+    match mandate.assembly.is_empty() {
+        true if founded && !brief => return Err(MandateError::Assembly),
+        false if !founded => return Err(MandateError::Assembly),
+        false => check_assembly(mandate)?,
+        true => {}
+    }
+    match brief {
+        true => Ok(()),
+        false => check_ballots(mandate),
+    }
 }
 
 fn check_frame(mandate: &Mandate, context: &VerifyContext<'_>) -> Result<(), MandateError> {
@@ -323,15 +386,11 @@ fn check_frame(mandate: &Mandate, context: &VerifyContext<'_>) -> Result<(), Man
     }
 }
 
-fn check_designated(mandate: &Mandate, context: &VerifyContext<'_>) -> Result<(), MandateError> {
-    if context.operator != Some(mandate.officer) {
-        return Err(MandateError::Operator);
+fn check_operator(mandate: &Mandate, context: &VerifyContext<'_>) -> Result<(), MandateError> {
+    match context.operator == Some(mandate.officer) {
+        true => Ok(()),
+        false => Err(MandateError::Operator),
     }
-    let bare = mandate.ballots.is_empty() && mandate.assembly.is_empty();
-    if !bare || mandate.capacity_bps > MAX_BPS {
-        return Err(MandateError::DesignatedShape);
-    }
-    Ok(())
 }
 
 fn check_assembly(mandate: &Mandate) -> Result<(), MandateError> {

@@ -2,6 +2,7 @@
 //! before it signs another's paper. It never signs on the officer's word what
 //! it can look up itself.
 
+use bytes::Bytes;
 use canopy_proto::wire::{self, Topology, core_message::Kind};
 
 use super::Core;
@@ -19,15 +20,14 @@ const MAX_TERMS_UNHEARD: u64 = 64;
 
 impl Core {
     pub(super) fn on_audit_ask(&mut self, now: Now, from: NodeId, ask: &wire::AuditAsk) {
-        let body = if ask.mandate.is_empty() {
-            &ask.release
-        } else {
-            &ask.mandate
-        };
+        let body = ask
+            .mandate
+            .as_ref()
+            .map_or(&ask.release, |draft| &draft.body);
         let subject = mandate::subject(body).to_bytes();
-        let verdict = match ask.mandate.is_empty() {
-            true => self.audit_release(now, from, ask),
-            false => self.audit_mandate(now, from, ask),
+        let verdict = match &ask.mandate {
+            None => self.audit_release(now, from, &ask.release),
+            Some(draft) => self.audit_mandate(now, from, draft),
         };
         let reply = match verdict {
             Ok(endorsement) => wire::AuditReply {
@@ -48,12 +48,12 @@ impl Core {
         &mut self,
         now: Now,
         from: NodeId,
-        ask: &wire::AuditAsk,
+        draft: &wire::SignedMandate,
     ) -> Result<wire::Endorsement, String> {
         if !self.may_run(&from) {
             return Err("you are neither a super-node nor of my assembly".into());
         }
-        let checked = self.judge(now, false, |context| mandate::audit(&ask.mandate, context));
+        let checked = self.judge(now, false, |context| mandate::audit(draft, context));
         let mandate = checked.map_err(|error| error.to_string())?;
         if mandate.officer != from {
             return Err("another officer's mandate".into());
@@ -71,7 +71,7 @@ impl Core {
             Basis::Elected if self.host.is_none() => return Err("I am no super-node".into()),
             Basis::Elected => self.check_election(&mandate)?,
         }
-        Ok(mandate::endorse(&self.identity, &ask.mandate))
+        Ok(mandate::endorse(&self.identity, &draft.body))
     }
 
     /// A founding is ours if most of its assembly is, with its candidate, and
@@ -153,12 +153,12 @@ impl Core {
         &mut self,
         now: Now,
         from: NodeId,
-        ask: &wire::AuditAsk,
+        body: &Bytes,
     ) -> Result<wire::Endorsement, String> {
         if self.host.is_none() || !self.roster.serves(&from) {
             return Err("releases are between super-nodes".into());
         }
-        let checked = self.judge(now, false, |context| release::audit(&ask.release, context));
+        let checked = self.judge(now, false, |context| release::audit(body, context));
         let release = checked.map_err(|error| error.to_string())?;
         let present = self.roster.get(&release.candidate);
         if present.is_none_or(|entry| entry.term != release.term || !entry.in_office()) {
@@ -171,7 +171,7 @@ impl Core {
         if self.placement.len() <= crate::placement::R {
             return Err("too few super-nodes to let one go".into());
         }
-        Ok(release::endorse(&self.identity, &ask.release))
+        Ok(release::endorse(&self.identity, body))
     }
 }
 

@@ -17,6 +17,9 @@ use crate::keyspace::NodeId;
 use crate::swim::Swim;
 use crate::time::{Now, Time};
 
+/// Others that a new super-node says hello to; of a larger overlay the failure
+/// detector tells it.
+pub(super) const GREETED: usize = 64;
 /// Voters remembered whose ballots were far off.
 const MAX_STANDINGS: usize = 4096;
 
@@ -126,11 +129,18 @@ impl Core {
             .map(|entry| entry.node())
             .collect();
         let grace = now.at + self.config.timing.gossip.join_grace();
-        for node in others {
-            let Some(host) = &mut self.host else { return };
-            host.joining.insert(node, grace);
-            let effects = host.swim.announce(now.at, node);
+        if let Some(host) = &mut self.host {
+            host.joining
+                .extend(others.iter().map(|node| (*node, grace)));
             self.timers.at_latest(Timer::Expiry, grace);
+        }
+        let greeted = match others.len() <= GREETED {
+            true => others,
+            false => self.pick(others, GREETED),
+        };
+        for node in greeted {
+            let Some(host) = &mut self.host else { return };
+            let effects = host.swim.announce(now.at, node);
             self.swim_effects(now, effects);
         }
     }
@@ -199,7 +209,7 @@ impl Core {
         let to = chosen
             .iter()
             .filter_map(|node| self.roster.get(node))
-            .map(|e| e.to_wire())
+            .map(|e| e.brief())
             .collect();
         let not_serving = self.role != Role::SuperNode;
         self.send(from, Kind::Redirect(wire::Redirect { to, not_serving }));
@@ -220,11 +230,14 @@ impl Core {
             return;
         };
         if to == self.node_id() {
-            // Only what a home may bring: calls to serve on a jury.
+            // Only what a home may bring: calls to measure, and to be measured.
+            if !self.homes.nodes().contains(&from) {
+                return;
+            }
             let Ok(message) = <wire::CoreMessage as prost::Message>::decode(forward.message) else {
                 return;
             };
-            if let Some(kind @ Kind::Summons(_)) = message.kind {
+            if let Some(kind @ (Kind::Summons(_) | Kind::JuryNotice(_))) = message.kind {
                 self.message(now, from, kind);
             }
             return;

@@ -140,7 +140,7 @@ impl Core {
                 .is_some_and(|muster| muster.knows(node))
     }
 
-    pub(super) fn on_summons(&mut self, now: Now, summons: wire::Summons) {
+    pub(super) fn on_summons(&mut self, now: Now, from: NodeId, summons: wire::Summons) {
         let (Some(candidate), Some(officer)) = (
             Contact::given(&summons.candidate),
             Contact::given(&summons.officer),
@@ -150,7 +150,9 @@ impl Core {
         let Some(beacon) = Key::from_slice(&summons.beacon) else {
             return;
         };
-        if !self.may_run(&officer.node_id) || candidate.node_id == self.node_id() {
+        // A home passes on the summons of super-nodes only.
+        let may = self.may_run(&officer.node_id) || self.homes.nodes().contains(&from);
+        if !may || candidate.node_id == self.node_id() {
             return;
         }
         self.muster_active(now);

@@ -119,7 +119,7 @@ impl Core {
             share_bps: measure.share_bps,
             duration_ms: (timing.level_duration + timing.reply_timeout * 2).as_millis() as u32,
         };
-        let mut letters = vec![(candidate, None, Kind::JuryNotice(notice))];
+        let mut letters = vec![(candidate, run.via, Kind::JuryNotice(notice))];
         for node in called {
             let Some(elector) = run.voters.get(&node) else {
                 continue;

@@ -20,6 +20,7 @@ use super::timers::Timer;
 use super::{Core, Output};
 use crate::contact::{self, Contact};
 use crate::election::criteria::CriteriaConfig;
+use crate::election::endorse::VerifyContext;
 use crate::election::mandate::{self, Basis};
 use crate::keyspace::NodeId;
 use crate::time::{Now, Time};
@@ -198,7 +199,11 @@ impl Core {
         if known || self.merge.met.contains_key(&node) || self.merge.met.len() >= MAX_FOREIGN {
             return;
         }
-        let checked = self.judge(now, true, |context| mandate::open(signed, context));
+        // A leaf passed it on without the ballots; juries of our own decide.
+        let checked = self.judge(now, true, |context| {
+            let brief = true;
+            mandate::open(signed, &VerifyContext { brief, ..*context })
+        });
         let verified = match checked {
             Ok(verified) => verified,
             Err(error) => return self.refused(&entry, &error),
@@ -290,6 +295,7 @@ impl Core {
                 foreign.due = now.at + timing.officer_timeout * 5;
                 entrants.push(Entrant {
                     contact: foreign.contact.clone(),
+                    via: None,
                     claim_bps: foreign.claim_bps,
                 });
             }

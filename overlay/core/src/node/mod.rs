@@ -9,18 +9,19 @@
 //! |---|---|
 //! | `candidacy` | does this peer pass the criteria |
 //! | `homes` | which super-nodes this leaf leans on |
-//! | `muster` | what peers do while nobody serves |
+//! | `muster`, `assembly` | what peers do while nobody serves |
 //! | `roster` | taking in mandates, contacts and releases |
 //! | `sync` | passing them on |
 //! | `host` | leaves attached to this super-node |
 //! | `lanes` | who may run which election |
 //! | `returning` | when the returning officer opens an election |
-//! | `running` | elections: the races, and the mandates that follow |
+//! | `running`, `papers` | elections: the races, and the mandates that follow |
 //! | `race`, `levels` | one race: beacon and voters, then jury by jury |
 //! | `jury` | serving as juror and candidate |
 //! | `audit` | what is checked before another's paper is signed |
 //! | `merge` | meeting another assembly's super-nodes |
 
+mod assembly;
 mod audit;
 mod candidacy;
 mod config;
@@ -32,6 +33,7 @@ mod lanes;
 mod levels;
 mod merge;
 mod muster;
+mod papers;
 mod race;
 mod returning;
 mod roster;
@@ -76,6 +78,9 @@ struct Link {
 /// Sessions kept in mind besides those of leaves: super-nodes, jurors, passers-by.
 const SPARE_LINKS: usize = 4096;
 
+/// Outputs whose room is kept for the next ones.
+const OUTPUTS_KEPT: usize = 16;
+
 /// One peer.
 pub struct Core {
     config: Config,
@@ -93,7 +98,7 @@ pub struct Core {
     role: Role,
     candidacy: candidacy::State,
     homes: homes::State,
-    muster: Option<Box<muster::State>>,
+    muster: Option<Box<assembly::State>>,
     jury: jury::State,
     host: Option<Box<host::State>>,
     election: Option<Box<running::Election>>,
@@ -177,7 +182,12 @@ impl Core {
 
     /// The next thing to do outside, in order.
     pub fn poll(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let next = self.outputs.pop_front();
+        // A burst must not hold its memory for ever.
+        if self.outputs.is_empty() && self.outputs.capacity() > OUTPUTS_KEPT {
+            self.outputs = VecDeque::new();
+        }
+        next
     }
 
     /// When [`Core::timeout`] is due.
@@ -313,7 +323,7 @@ impl Core {
             Kind::BeaconShare(share) => self.on_beacon_share(now, from, share),
             Kind::VotersAsk(ask) => self.on_voters_ask(from, &ask),
             Kind::Voters(voters) => self.on_voters(now, from, voters),
-            Kind::Summons(summons) => self.on_summons(now, summons),
+            Kind::Summons(summons) => self.on_summons(now, from, summons),
             Kind::SummonsReply(reply) => self.on_summons_reply(now, from, reply),
             Kind::JuryNotice(notice) => self.on_jury_notice(now, from, &notice),
             Kind::AuditAsk(ask) => self.on_audit_ask(now, from, &ask),
@@ -322,12 +332,11 @@ impl Core {
         }
     }
 
-    /// Sends to `node`: over its session, else to the addresses we know, else
-    /// through its home `via`.
+    /// Sends to `node`, through its home `via` where that is known: it may not
+    /// have heard yet that this peer serves, but its home has.
     fn send_via(&mut self, node: NodeId, via: Option<NodeId>, kind: Kind) {
-        let direct = self.links.contains_key(&node) || via.is_none() || via == Some(self.node_id());
         match via {
-            Some(home) if !direct => {
+            Some(home) if home != self.node_id() => {
                 let message =
                     prost::Message::encode_to_vec(&wire::CoreMessage { kind: Some(kind) });
                 let forward = wire::Forward {

@@ -4,104 +4,33 @@
 //! The chair is the member with the lowest hash; nobody chooses it. If it does
 //! nothing for a while the next one acts.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use canopy_proto::wire::{self, Topology, core_message::Kind};
 use rand::Rng;
 
+use super::assembly::{Member, State, TOLD, lot};
 use super::running::{Entrant, Runner};
 use super::timers::Timer;
 use super::{Core, Link, Output};
 use crate::contact::Contact;
 use crate::keyspace::{Key, NodeId};
 use crate::placement::R;
-use crate::time::{Now, Time};
+use crate::time::Now;
 
-/// Members of an assembly at most; a mandate names them all.
-const MAX_MEMBERS: usize = 256;
 /// Peers dialled at once while joining.
 const DIALS: usize = 8;
 /// Linked peers that are asked at once whether they know a super-node.
 const MAX_ASKED: usize = 32;
 /// Members that one message tells of.
 const GOSSIP: usize = 48;
+/// Peers that one who stays outside asks now and then whether somebody serves.
+const ASKED_OUTSIDE: usize = 2;
 /// Members who may take the chair that every other keeps a session to.
 const CHAIRS: usize = 2;
 /// A candidate and the smallest jury.
 pub(super) const MIN_ASSEMBLY: usize = 4;
-
-struct Member {
-    /// Its place in the assembly.
-    lot: Key,
-    contact: Contact,
-    candidacy: wire::Candidacy,
-    heard: Time,
-}
-
-/// The assembly as this peer sees it.
-pub(super) struct State {
-    members: BTreeMap<NodeId, Member>,
-    /// When a member last came or went, or the chair last showed itself.
-    settled: Time,
-    /// When the first mandate of a founding was endorsed, and for which officer.
-    pub(super) endorsed: Option<(NodeId, Time)>,
-    /// Who is said to serve and was asked for its mandate, and when.
-    asked: BTreeMap<NodeId, Time>,
-}
-
-impl State {
-    pub(super) fn len(&self) -> usize {
-        self.members.len()
-    }
-
-    pub(super) fn knows(&self, node: &NodeId) -> bool {
-        self.members.contains_key(node)
-    }
-
-    pub(super) fn addrs_of(&self, node: &NodeId) -> Option<Vec<SocketAddr>> {
-        self.members
-            .get(node)
-            .map(|member| member.contact.addrs.clone())
-    }
-
-    /// The members, ascending, each with its contact.
-    pub(super) fn contacts(&self) -> impl Iterator<Item = &Contact> {
-        self.members.values().map(|member| &member.contact)
-    }
-
-    /// Who takes the chair, in order: a chair has to call everybody, so that it
-    /// must be one whom everybody can dial, as a candidate is.
-    fn chairs(&self) -> Vec<NodeId> {
-        let eligible = self.members.values().filter(|m| m.candidacy.eligible);
-        let mut chairs: Vec<&Member> = eligible.collect();
-        chairs.sort_by_key(|member| member.lot);
-        chairs.iter().map(|member| member.contact.node_id).collect()
-    }
-
-    /// Who has to go for `node` to come in; an error: it stays outside. A full
-    /// assembly keeps those with the lowest lots, so that all peers of a large
-    /// network come to one and the same.
-    fn room(&self, lot: &Key, own: &NodeId) -> Result<Option<NodeId>, Full> {
-        if self.members.len() < MAX_MEMBERS {
-            return Ok(None);
-        }
-        let others = self.members.iter().filter(|(other, _)| *other != own);
-        match others.max_by_key(|(_, member)| member.lot) {
-            Some((last, member)) if *lot < member.lot => Ok(Some(*last)),
-            _ => Err(Full),
-        }
-    }
-}
-
-/// The assembly has members enough whose lots are lower.
-struct Full;
-
-/// The place of a peer in an assembly.
-fn lot(network: &str, node: &NodeId) -> Key {
-    Key::hash("chair", &[network.as_bytes(), &node.0])
-}
 
 impl Core {
     /// Joins by the configured peers while no super-node is known.
@@ -121,14 +50,22 @@ impl Core {
             let node = Some(node);
             self.outputs.push_back(Output::Connect { node, addrs });
         }
-        for (node, addr) in self.pick(self.config.peers.clone(), DIALS) {
+        let outside = self.muster.as_ref().is_some_and(|state| state.outside());
+        // A peer that everybody was told of has thousands of links. One that
+        // stays outside an assembly can use the word of those only that it was
+        // told of itself.
+        let linked = self.links.iter().filter(|(_, link)| link.named || !outside);
+        let linked: Vec<NodeId> = linked.map(|(node, _)| *node).collect();
+        let (dials, most) = match outside {
+            true => (ASKED_OUTSIDE.saturating_sub(linked.len()), ASKED_OUTSIDE),
+            false => (DIALS, MAX_ASKED),
+        };
+        for (node, addr) in self.pick(self.config.peers.clone(), dials) {
             self.join_by(node, addr);
         }
-        // A peer that everybody was told of has thousands of links.
-        let linked: Vec<NodeId> = self.links.keys().copied().collect();
         let asked = match linked.len() {
-            0..=MAX_ASKED => linked,
-            _ => self.pick(linked, MAX_ASKED),
+            count if count <= most => linked,
+            _ => self.pick(linked, most),
         };
         for node in asked {
             let digest = self.digest(true);
@@ -186,13 +123,9 @@ impl Core {
                 candidacy: self.own_candidacy(now),
                 heard: now.at,
             };
-            let members = BTreeMap::from([(self.node_id(), own)]);
-            self.muster = Some(Box::new(State {
-                members,
-                settled: now.at,
-                endorsed: None,
-                asked: BTreeMap::new(),
-            }));
+            let mut state = State::new(now.at);
+            state.insert(own);
+            self.muster = Some(Box::new(state));
             self.timers.set(Timer::Muster, now.at);
         }
         self.muster.as_deref_mut()
@@ -201,12 +134,12 @@ impl Core {
     /// A peer that knows no super-node either.
     pub(super) fn muster_with(&mut self, now: Now, node: NodeId) {
         if self.muster_state(now).is_some() {
-            let muster = self.muster_message(now);
+            let muster = self.muster_message(now, GOSSIP);
             self.send(node, Kind::Muster(muster));
         }
     }
 
-    fn muster_message(&mut self, now: Now) -> wire::Muster {
+    fn muster_message(&mut self, now: Now, others_told: usize) -> wire::Muster {
         let own = self.node_id();
         let others: Vec<NodeId> = match &self.muster {
             Some(state) => state
@@ -217,7 +150,16 @@ impl Core {
                 .collect(),
             None => Vec::new(),
         };
-        let chosen = self.pick(others, GOSSIP);
+        // Those who may take the chair are told of first, so that all agree.
+        let mut chosen: Vec<NodeId> = match &self.muster {
+            Some(state) => state.chairs().take(others_told.min(TOLD)).collect(),
+            None => Vec::new(),
+        };
+        let others = others.into_iter().filter(|node| !chosen.contains(node));
+        let room = others_told.saturating_sub(chosen.len());
+        let picked = self.pick(others.collect(), room);
+        chosen.extend(picked);
+        chosen.retain(|node| *node != own);
         let mut members = vec![wire::MusterEntry {
             contact: Some(self.contact.signed.clone()),
             candidacy: Some(self.own_candidacy(now)),
@@ -236,7 +178,13 @@ impl Core {
                     }),
             );
         }
-        wire::Muster { members }
+        let limit = self.muster.as_ref().and_then(|state| state.limit());
+        let limit = limit.map(|limit| limit.to_bytes()).unwrap_or_default();
+        wire::Muster {
+            members,
+            limit,
+            electing: self.election.is_some(),
+        }
     }
 
     pub(super) fn on_muster(&mut self, now: Now, from: NodeId, muster: wire::Muster) {
@@ -248,22 +196,32 @@ impl Core {
         }
         let (own, network) = (self.node_id(), self.config.network.clone());
         let horizon = self.config.timing.muster.quiet * 10;
-        let Some(state) = self.muster_state(now) else {
+        if self.muster_state(now).is_none() {
+            return;
+        }
+        let Some(state) = &mut self.muster else {
             return;
         };
-        let mut news = false;
+        let (own_lot, was_outside) = (lot(&network, &own), state.outside());
+        let limit = Key::from_slice(&muster.limit);
+        state.full.remove(&from);
+        let lower = limit.filter(|limit| *limit < own_lot);
+        if let Some(limit) = lower.filter(|_| state.full.len() < TOLD) {
+            state.full.insert(from, limit);
+        }
+        let (mut news, chair) = (false, state.chair());
         for entry in muster.members.into_iter().take(GOSSIP + 1) {
             let age = Duration::from_millis(u64::from(entry.age_ms));
             let Some(signed) = entry.contact.filter(|_| age < horizon) else {
                 continue;
             };
             let signer = NodeId::from_slice(&signed.signer);
-            let known = signer.and_then(|signer| state.members.get_mut(&signer));
+            let known = signer.and_then(|signer| state.members.get(&signer));
             let heard = now.at - age;
             if let Some(member) = known.filter(|member| member.contact.signed == signed) {
-                if heard >= member.heard && member.contact.node_id != own {
-                    member.heard = heard;
-                    member.candidacy = entry.candidacy.unwrap_or_default();
+                let node = member.contact.node_id;
+                if node != own {
+                    state.hear(&node, heard, entry.candidacy.unwrap_or_default());
                 }
                 continue;
             }
@@ -283,22 +241,56 @@ impl Core {
                 continue;
             }
             news |= old.is_none();
-            leaves.map(|last| state.members.remove(&last));
+            let last = leaves.and_then(|last| state.remove(&last));
+            if let Some(last) = last.filter(|last| last.lot < own_lot) {
+                // There are lower lots enough without ours.
+                state.full.extend([(own, last.lot), (node, last.lot)]);
+            }
             let candidacy = entry.candidacy.unwrap_or_default();
-            state.members.insert(
-                node,
-                Member {
-                    lot: lot(&network, &node),
-                    contact,
-                    candidacy,
-                    heard,
-                },
-            );
+            state.insert(Member {
+                lot: lot(&network, &node),
+                contact,
+                candidacy,
+                heard,
+            });
         }
-        if news {
+        let electing = muster.electing && state.comes_before(&from, &own);
+        if news || electing || state.chair() != chair {
             state.settled = now.at;
-            let message = self.muster_message(now);
+        }
+        let (limit, inside) = (state.limit(), !state.outside());
+        let stays_outside = limit.is_some_and(|limit| lot(&network, &from) > limit);
+        if !inside && !was_outside {
+            self.stay_outside(now);
+        }
+        let told = !muster.limit.is_empty();
+        let reply = match inside {
+            true if stays_outside => (!told).then_some(TOLD),
+            true => news.then_some(GOSSIP),
+            false => (!told).then_some(TOLD),
+        };
+        if let Some(others) = reply {
+            let message = self.muster_message(now, others);
             self.send(from, Kind::Muster(message));
+        }
+    }
+
+    /// There is no place for this peer in the assembly: it keeps a few names.
+    fn stay_outside(&mut self, now: Now) {
+        let own = self.node_id();
+        let again = now.at + self.jitter(self.config.timing.muster.quiet * 10);
+        let Some(state) = &mut self.muster else {
+            return;
+        };
+        state.again = again;
+        let limit = state.limit();
+        let others = state.members.iter();
+        let inside = others.filter(|(_, member)| limit.is_some_and(|limit| member.lot <= limit));
+        let inside: Vec<NodeId> = inside.map(|(node, _)| *node).collect();
+        let mut kept = self.pick(inside, TOLD);
+        kept.push(own);
+        if let Some(state) = &mut self.muster {
+            state.keep(|node, _| kept.contains(node));
         }
     }
 
@@ -317,7 +309,7 @@ impl Core {
             return;
         }
         state.asked.insert(node, now.at);
-        let message = self.muster_message(now);
+        let message = self.muster_message(now, GOSSIP);
         self.send_to(node, contact.addrs, Kind::Muster(message));
     }
 
@@ -325,15 +317,16 @@ impl Core {
     pub(super) fn muster_standing(&mut self, now: Now, candidacy: wire::Candidacy) {
         let (own, contact) = (self.node_id(), self.contact.clone());
         if let Some(state) = &mut self.muster {
-            state.members.insert(
-                own,
-                Member {
-                    lot: lot(&self.config.network, &own),
-                    contact,
-                    candidacy,
-                    heard: now.at,
-                },
-            );
+            let chair = state.chair();
+            state.insert(Member {
+                lot: lot(&self.config.network, &own),
+                contact,
+                candidacy,
+                heard: now.at,
+            });
+            if state.chair() != chair {
+                state.settled = now.at;
+            }
             self.timers.at_latest(Timer::Muster, now.at);
         }
     }
@@ -360,10 +353,17 @@ impl Core {
             return;
         };
         let before = state.members.len();
-        state
-            .members
-            .retain(|node, member| *node == own || now.at.since(member.heard) < quiet * 10);
+        state.keep(|node, member| *node == own || now.at.since(member.heard) < quiet * 10);
         if state.members.len() != before {
+            state.settled = now.at;
+        }
+        if state.outside() {
+            if now.at < state.again {
+                let again = state.again;
+                return self.timers.at_latest(Timer::Muster, again);
+            }
+            // Whoever comes back waits like one who has just come.
+            state.full.clear();
             state.settled = now.at;
         }
         let others: Vec<NodeId> = state
@@ -373,11 +373,13 @@ impl Core {
             .filter(|node| *node != own)
             .collect();
         // Whoever may take the chair must be able to call this peer.
-        let chairs = state.chairs().into_iter();
-        let chairs = chairs.filter(|node| *node != own).take(CHAIRS);
-        let apart: Vec<NodeId> = chairs.filter(|c| !self.links.contains_key(c)).collect();
+        let chairs = state.chairs().filter(|node| *node != own).take(CHAIRS);
+        // ...and who may take it next must know that this one is at work.
+        let electing = self.election.is_some();
+        let apart = chairs.filter(|chair| electing || !self.links.contains_key(chair));
+        let apart: Vec<NodeId> = apart.collect();
         for node in self.pick(others, 3).into_iter().chain(apart) {
-            let message = self.muster_message(now);
+            let message = self.muster_message(now, GOSSIP);
             self.send(node, Kind::Muster(message));
         }
         self.take_chair(now);
@@ -390,15 +392,16 @@ impl Core {
     fn take_chair(&mut self, now: Now) {
         let timing = &self.config.timing;
         let (quiet, patience) = (timing.muster.quiet, timing.election.officer_timeout);
-        let Some(state) = self.muster.as_ref().filter(|_| self.election.is_none()) else {
+        let state = self.muster.as_ref().filter(|_| self.election.is_none());
+        let Some(state) = state.filter(|state| !state.outside()) else {
             return;
         };
         let waited = now.at.since(state.settled);
         if waited < quiet || state.members.len() < MIN_ASSEMBLY {
             return;
         }
-        let chairs = state.chairs();
-        let Some(rank) = chairs.iter().position(|node| *node == self.node_id()) else {
+        let own = self.node_id();
+        let Some(rank) = state.chairs().position(|node| node == own) else {
             return;
         };
         if waited < quiet + patience * u32::try_from(rank).unwrap_or(u32::MAX) {
@@ -421,6 +424,7 @@ impl Core {
             .iter()
             .map(|member| Entrant {
                 contact: member.contact.clone(),
+                via: None,
                 claim_bps: member.candidacy.claim_bps,
             })
             .collect();

@@ -71,6 +71,8 @@ pub(super) enum Phase {
 pub(super) struct Run {
     pub(super) candidate: Contact,
     pub(super) voters: BTreeMap<NodeId, Elector>,
+    /// A home of the candidate.
+    pub(super) via: Option<NodeId>,
     pub(super) claim_bps: u64,
     pub(super) excluded: BTreeSet<NodeId>,
     pub(super) phase: Phase,
@@ -90,6 +92,7 @@ impl Core {
     pub(super) fn start_race(&mut self, now: Now, entrant: Entrant) {
         let Entrant {
             contact: candidate,
+            via,
             claim_bps,
         } = entrant;
         let Some(election) = &self.election else {
@@ -117,6 +120,7 @@ impl Core {
         let alone = awaited.is_empty();
         let run = Run {
             claim_bps,
+            via,
             candidate,
             voters: BTreeMap::new(),
             excluded: BTreeSet::new(),

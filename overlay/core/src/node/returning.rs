@@ -240,7 +240,7 @@ impl Core {
         let lane = term % self.lanes();
         let reports = host.reports.iter();
         let reports = reports.filter(|(node, _)| self.lane_of(node) == lane);
-        for (_, (report, _)) in reports {
+        for (home, (report, _)) in reports {
             for entry in &report.candidates {
                 let claim = entry.candidacy.filter(|c| c.eligible).map(|c| c.claim_bps);
                 let contact = Contact::given(&entry.contact);
@@ -250,7 +250,11 @@ impl Core {
                 let known = self.roster.get(&contact.node_id);
                 // Who served before needs a later term.
                 if known.is_none_or(|e| e.release.is_some() && e.term < term) {
-                    let entrant = Entrant { contact, claim_bps };
+                    let entrant = Entrant {
+                        contact,
+                        via: Some(*home),
+                        claim_bps,
+                    };
                     all.entry(entrant.contact.node_id).or_insert(entrant);
                 }
             }
@@ -293,6 +297,7 @@ impl Core {
             .filter_map(|entry| {
                 Some(Entrant {
                     contact: entry.contact()?.clone(),
+                    via: None,
                     // Room for one that was measured on a bad day.
                     claim_bps: entry.capacity_bps.saturating_mul(2),
                 })

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use canopy_proto::wire::{self, core_message::Kind};
 use prost::Message;
 
+use super::host::GREETED;
 use super::sync::BATCH;
 use super::timers::Timer;
 use super::{Core, Event, Output, Role};
@@ -16,7 +17,8 @@ use crate::election::endorse::{MandateError, VerifyContext};
 use crate::election::mandate::{self, Basis, VerifiedMandate};
 use crate::election::release;
 use crate::keyspace::NodeId;
-use crate::roster::Nobody;
+use crate::placement::Member;
+use crate::roster::{Known, Nobody};
 use crate::time::Now;
 
 /// Peers to join by, told or referred to.
@@ -38,19 +40,25 @@ impl Core {
         newcomer: bool,
         check: impl FnOnce(&VerifyContext<'_>) -> T,
     ) -> T {
-        let mustered: Vec<NodeId> = match &self.muster {
+        let inside = self.muster.as_ref().filter(|muster| !muster.outside());
+        let mustered: Vec<NodeId> = match inside {
             Some(muster) => muster.contacts().map(|contact| contact.node_id).collect(),
             None => Vec::new(),
         };
         let mut assemblies: Vec<&[NodeId]> = self.assemblies.iter().map(Vec::as_slice).collect();
         assemblies.push(&mustered);
+        let known = Known {
+            roster: &self.roster,
+            placement: &self.placement,
+        };
         check(&VerifyContext {
             network: &self.config.network,
             operator: self.config.operator,
             now_ms: now.unix_ms,
-            authorities: if newcomer { &Nobody } else { &self.roster },
+            authorities: if newcomer { &Nobody } else { &known },
             assemblies: &assemblies,
             bootstrap: newcomer,
+            brief: self.host.is_none(),
             held: &|node| self.roster.held(node),
         })
     }
@@ -72,15 +80,16 @@ impl Core {
     }
 
     /// A leaf that we were told to join by has no papers to give, and names
-    /// super-nodes instead: they count as told of.
-    fn referred(&mut self, entry: &wire::RosterEntry) {
+    /// super-nodes instead: they count as told of. True if one was dialled,
+    /// which it is if we `may`.
+    fn referred(&mut self, entry: &wire::RosterEntry, may: bool) -> bool {
         let contact = Contact::given(&entry.contact);
         let Some(contact) = contact.filter(|c| c.node_id != self.node_id()) else {
-            return;
+            return false;
         };
         let node = Some(contact.node_id);
         if self.roster.get(&contact.node_id).is_some() {
-            return;
+            return false;
         }
         let known = self.config.peers.iter().any(|(peer, _)| *peer == node);
         if let (false, Some(addr)) = (known, contact.addrs.first()) {
@@ -88,8 +97,12 @@ impl Core {
                 self.config.peers.push((node, *addr));
             }
             let addrs = contact.addrs;
-            self.outputs.push_back(Output::Connect { node, addrs });
+            if may {
+                self.outputs.push_back(Output::Connect { node, addrs });
+                return true;
+            }
         }
+        false
     }
 
     /// Checks one entry and takes in what is new in it; says about whom. A
@@ -167,15 +180,17 @@ impl Core {
 
     fn holds(&self, mandate: &wire::SignedMandate) -> bool {
         // The body names the candidate; comparing bodies needs no signature check.
-        self.roster
-            .entries()
-            .any(|entry| entry.mandate().is_some_and(|m| m.body == mandate.body))
+        let entry = named_in(mandate).and_then(|(candidate, _)| self.roster.get(&candidate));
+        let held = entry.and_then(|entry| entry.mandate());
+        held.is_some_and(|held| held.body == mandate.body)
     }
 
     /// Whether this peer knows already that what `release` ends has ended.
     fn has_ended(&self, release: &wire::SignedRelease) -> bool {
-        let mut entries = self.roster.entries();
-        entries.any(|entry| entry.release.as_ref() == Some(release))
+        let ended = wire::Release::decode(release.body.clone()).ok();
+        let node = ended.and_then(|ended| NodeId::from_slice(&ended.candidate));
+        let entry = node.and_then(|node| self.roster.get(&node));
+        entry.is_some_and(|entry| entry.release.as_ref() == Some(release))
     }
 
     /// Takes in a release, and the mandate that it ends where it came with
@@ -222,7 +237,8 @@ impl Core {
 
     fn mandate_taken(&mut self, now: Now, mandate: &VerifiedMandate, served: bool) {
         let mandate = mandate.mandate();
-        if mandate.basis == Basis::Founded && !self.assemblies.contains(&mandate.assembly) {
+        let founded = mandate.basis == Basis::Founded && !mandate.assembly.is_empty();
+        if founded && !self.assemblies.contains(&mandate.assembly) {
             if self.assemblies.len() == MAX_ASSEMBLIES {
                 self.assemblies.remove(0);
             }
@@ -244,15 +260,15 @@ impl Core {
         if let (false, false, Some(host)) = (own, mandate.deputy, &mut self.host) {
             // It may have answered before its mandate got here.
             if !host.swim.is_up(&mandate.candidate) {
-                host.joining.insert(
-                    mandate.candidate,
-                    now.at + self.config.timing.gossip.join_grace(),
-                );
-                let grace = self.config.timing.gossip.join_grace();
-                self.timers.at_latest(Timer::Expiry, now.at + grace);
+                let grace = now.at + self.config.timing.gossip.join_grace();
+                host.joining.insert(mandate.candidate, grace);
+                self.timers.at_latest(Timer::Expiry, grace);
             }
-            let effects = host.swim.announce(now.at, mandate.candidate);
-            self.swim_effects(now, effects);
+            // Among many, it makes itself known, and rumour does the rest.
+            if self.placement.len() <= GREETED {
+                let effects = host.swim.announce(now.at, mandate.candidate);
+                self.swim_effects(now, effects);
+            }
         }
         self.roster_changed(now);
     }
@@ -263,13 +279,14 @@ impl Core {
             let keep = self.homes.nodes();
             self.roster.trim(self.config.cache, &keep);
         }
-        let leavers: Vec<NodeId> = self
-            .placement
-            .members()
-            .map(|m| m.node)
-            .filter(|node| !self.roster.serves(node))
-            .collect();
-        let joiners = self.roster.serving().map(|entry| entry.member());
+        let changed = self.roster.take_changed();
+        let entries = changed.iter().filter_map(|node| self.roster.get(node));
+        let next = entries.map(|entry| entry.expires_ms).min();
+        let entries = changed.iter().filter_map(|node| self.roster.get(node));
+        let serving = entries.filter(|entry| entry.serves());
+        let joiners: Vec<Member> = serving.map(|entry| entry.member()).collect();
+        let leavers = changed.iter().copied();
+        let leavers = leavers.filter(|node| !self.roster.serves(node));
         let placement = self.placement.updated(leavers, joiners);
         if self.placement.is_empty() && !placement.is_empty() {
             self.compare_with_some();
@@ -282,15 +299,15 @@ impl Core {
         if self.roster.serving().next().is_some() {
             self.muster_over();
         }
-        self.expiry_due(now);
+        self.expiry_due(now, next);
         self.timers.at_latest(Timer::Homes, now.at);
         let soon = self.config.timing.election.sample_interval;
         self.timers.at_latest(Timer::Candidacy, now.at + soon);
     }
 
-    /// Sets the timer to when the next mandate ends.
-    fn expiry_due(&mut self, now: Now) {
-        let Some(next) = self.roster.next_expiry() else {
+    /// Sees to it that the mandate that ends `next` is looked at then.
+    fn expiry_due(&mut self, now: Now, next: Option<u64>) {
+        let Some(next) = next else {
             return;
         };
         let left = next.saturating_sub(now.unix_ms).clamp(1, CLOCK_CHECK_MS);
@@ -306,6 +323,9 @@ impl Core {
 
     pub(super) fn on_roster(&mut self, now: Now, from: NodeId, entries: wire::RosterEntries) {
         let trust = self.may_bootstrap_from(now, &from);
+        // Of a crowd that waits for the first who serve, each asks one of them.
+        let crowd = self.muster.as_ref().is_some_and(|muster| muster.outside());
+        let mut dials = if crowd { 1 } else { BATCH };
         let mut news = Vec::new();
         let mut foreign = Vec::new();
         for entry in entries.entries.into_iter().take(BATCH) {
@@ -329,7 +349,7 @@ impl Core {
                 // Where an operator's key vouches for the super-nodes, a wrong
                 // referral costs a dial and nothing else.
                 match trust || self.config.operator.is_some() {
-                    true => self.referred(&entry),
+                    true => dials -= usize::from(self.referred(&entry, dials > 0)),
                     false if self.muster.is_some() => self.founded(now, from, &entry),
                     false => self.pointed_at(now, from, &entry),
                 }
@@ -497,7 +517,7 @@ impl Core {
             Timer::Expiry,
             now.at + Duration::from_millis(CLOCK_CHECK_MS),
         );
-        self.expiry_due(now);
+        self.expiry_due(now, self.roster.next_expiry());
         let mut silent = Vec::new();
         if let Some(host) = &mut self.host {
             silent.extend(

@@ -11,11 +11,15 @@ use super::Core;
 use super::timers::Timer;
 use crate::contact::Contact;
 use crate::keyspace::{Key, NodeId};
-use crate::roster::Entry;
+use crate::roster::{self, Entry};
 use crate::time::Now;
 
-/// Super-nodes that a rumour goes to at once.
+/// Super-nodes that a rumour goes to at once...
 const FAN_OUT: usize = 8;
+/// ...and where they are so many that 94 of 100 hear of it all the same, and the
+/// others when they compare. Kermarrec 2003: 1 - e^-f of all.
+const MANY: usize = 64;
+const FAN_OUT_AMONG_MANY: usize = 3;
 /// Entries in one message.
 pub(super) const BATCH: usize = 12;
 /// Super-nodes that a leaf refers a newcomer to.
@@ -23,7 +27,9 @@ const REFERRED: usize = 4;
 /// Peers that a newcomer compares its first roster with.
 const COMPARED: usize = 8;
 /// Keys in one digest message.
-const MAX_KEYS: usize = 2_500;
+const MAX_KEYS: usize = 5_000;
+/// Leaves that are told of a change at once.
+const MAX_TOLD_LEAVES: usize = 256;
 
 /// What a peer keeps over a restart: the super-nodes it knows.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,6 +45,12 @@ impl Saved {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, prost::DecodeError> {
         wire::RosterEntries::decode(Bytes::copy_from_slice(bytes)).map(Self)
     }
+}
+
+fn without_ballots(entry: &wire::RosterEntry) -> wire::RosterEntry {
+    let mut brief = entry.clone();
+    brief.mandate = brief.mandate.as_ref().map(roster::brief);
+    brief
 }
 
 impl Core {
@@ -88,7 +100,7 @@ impl Core {
         let Some(entry) = self.roster.get(node).filter(|entry| entry.serves()) else {
             return;
         };
-        let entry = entry.to_wire();
+        let entry = entry.brief();
         let homes = self.homes.nodes();
         for home in homes
             .into_iter()
@@ -112,18 +124,37 @@ impl Core {
             .map(|e| e.node())
             .filter(|node| *node != own && Some(*node) != except)
             .collect();
-        let mut to = self.pick(nodes, FAN_OUT);
-        if let (Some(host), true) = (&self.host, self.placement.len() <= self.config.cache) {
-            to.extend(host.leaves.keys().filter(|leaf| Some(**leaf) != except));
+        let fan_out = if nodes.len() <= MANY {
+            FAN_OUT
+        } else {
+            FAN_OUT_AMONG_MANY
+        };
+        for node in self.pick(nodes, fan_out) {
+            self.send_entries(node, &entries, &[]);
         }
-        for node in to {
-            for batch in entries.chunks(BATCH) {
-                let message = wire::RosterEntries {
-                    entries: batch.to_vec(),
-                    dead: Vec::new(),
-                };
-                self.send(node, Kind::Roster(message));
-            }
+        // Many leaves ask when they compare: they need nobody's papers at once.
+        let told = match &self.host {
+            Some(host) if host.leaves.len() <= MAX_TOLD_LEAVES => host.leaves.keys(),
+            _ => return,
+        };
+        if self.placement.len() > self.config.cache {
+            return;
+        }
+        let told: Vec<NodeId> = told.copied().filter(|leaf| Some(*leaf) != except).collect();
+        let brief: Vec<wire::RosterEntry> = entries.iter().map(without_ballots).collect();
+        for leaf in told {
+            self.send_entries(leaf, &brief, &[]);
+        }
+    }
+
+    /// Sends entries a batch at a time, and with each who is `dead`.
+    fn send_entries(&mut self, to: NodeId, entries: &[wire::RosterEntry], dead: &[Bytes]) {
+        for batch in entries.chunks(BATCH) {
+            let message = wire::RosterEntries {
+                entries: batch.to_vec(),
+                dead: dead.to_vec(),
+            };
+            self.send(to, Kind::Roster(message));
         }
     }
 
@@ -167,6 +198,20 @@ impl Core {
             super_nodes: self.placement.len() as u32,
             keys: keys.collect(),
             want,
+            leaf: !host,
+            summary: false,
+        })
+    }
+
+    /// For another super-node, which most often knows the same.
+    fn summary(&self) -> Kind {
+        Kind::RosterDigest(wire::RosterDigest {
+            digest: self.roster.digest(true).to_bytes(),
+            super_nodes: self.placement.len() as u32,
+            keys: Vec::new(),
+            want: true,
+            leaf: false,
+            summary: true,
         })
     }
 
@@ -180,8 +225,13 @@ impl Core {
         // The digest counts whose papers are here, dead or alive: a leaf that
         // takes one of the dead for alive may have the same.
         let mistaken = listens && self.roster.entries().any(|entry| entry.down);
-        if theirs.digest == own.to_bytes() && !theirs.keys.is_empty() && !nobody && !mistaken {
+        let same = theirs.digest == own.to_bytes();
+        if same && (theirs.summary || !theirs.keys.is_empty()) && !nobody && !mistaken {
             return;
+        }
+        if theirs.summary {
+            let digest = self.digest(true);
+            return self.send(from, digest);
         }
         let held: BTreeMap<&[u8], (u64, bool, bool)> = theirs
             .keys
@@ -195,14 +245,32 @@ impl Core {
         // A leaf has no use for the dead (but for who must not come back), nor for more than it may keep.
         let peer = self.roster.get(&from).is_some_and(Entry::in_office);
         let most = if peer { MAX_KEYS } else { self.config.cache };
-        let missing: Vec<wire::RosterEntry> = self
+        let mut missing: Vec<&Entry> = self
             .roster
             .entries()
             .filter(|entry| entry.mandate().is_some() && !has(entry))
             .filter(|entry| peer || !entry.down || entry.release.is_some())
-            .take(most)
-            .map(Entry::to_wire)
             .collect();
+        if !peer && self.roster.len() > self.config.cache {
+            // There is room for a few only: for those whom it asks anyway.
+            let near = Key(from.0);
+            missing
+                .retain(|entry| entry.release.is_none() || held.contains_key(&entry.node().0[..]));
+            missing.sort_by_cached_key(|entry| {
+                let known = held.contains_key(&entry.node().0[..]);
+                (!known, near.distance(&Key(entry.node().0)))
+            });
+            let room = self.config.cache.saturating_sub(held.len());
+            let known = |entry: &&&Entry| held.contains_key(&entry.node().0[..]);
+            let known = missing.iter().take_while(known).count();
+            missing.truncate(known + room);
+        }
+        let form = if theirs.leaf {
+            Entry::brief
+        } else {
+            Entry::to_wire
+        };
+        let missing: Vec<wire::RosterEntry> = missing.into_iter().take(most).map(form).collect();
         // A leaf may not know those who signed a release, and its home may never
         // have known the one released: it hears that such serve no more.
         let gone = |key: &&wire::RosterKey| {
@@ -225,13 +293,7 @@ impl Core {
             let dead = dead.clone();
             self.send(from, Kind::Roster(wire::RosterEntries { entries, dead }));
         }
-        for batch in missing.chunks(BATCH) {
-            let message = wire::RosterEntries {
-                entries: batch.to_vec(),
-                dead: dead.clone(),
-            };
-            self.send(from, Kind::Roster(message));
-        }
+        self.send_entries(from, &missing, &dead);
         let unknown: Vec<NodeId> = match self.host.is_some() {
             true => Vec::new(),
             false => self
@@ -244,7 +306,13 @@ impl Core {
         self.refer(from, unknown);
         if theirs.want {
             let lacks = theirs.super_nodes > 0;
-            if lacks {
+            // A leaf has nothing to give but names that are in what it sent.
+            let unheard = |key: &wire::RosterKey| {
+                let node = NodeId::from_slice(&key.node_id);
+                node.is_some_and(|node| self.roster.get(&node).is_none())
+            };
+            let listed = theirs.leaf && self.host.is_some() && !theirs.keys.iter().any(unheard);
+            if lacks && !listed {
                 let digest = self.digest(false);
                 self.send(from, digest);
             }
@@ -286,7 +354,7 @@ impl Core {
             .closest(&position, count)
             .iter()
             .filter_map(|(_, node)| self.roster.get(node))
-            .map(|entry| entry.to_wire())
+            .map(|entry| entry.brief())
             .collect();
         self.send(
             from,
@@ -310,8 +378,8 @@ impl Core {
             .filter(|n| *n != own)
             .collect();
         for node in self.pick(others, 1) {
-            let digest = self.digest(true);
-            self.send(node, digest);
+            let summary = self.summary();
+            self.send(node, summary);
         }
         self.call_the_dead(now);
         let wait = self.jitter(self.config.timing.muster.roster_interval);

@@ -35,9 +35,13 @@ fn contact_of(i: u8) -> Contact {
 }
 
 fn designation(i: u8, operator: &Identity) -> wire::SignedMandate {
+    designation_of(i, 1, operator)
+}
+
+fn designation_of(i: u8, term: u64, operator: &Identity) -> wire::SignedMandate {
     Mandate {
         network: "test".into(),
-        term: 1,
+        term,
         candidate: identity(i).node_id(),
         basis: Basis::Designated,
         capacity_bps: 50_000_000,
@@ -183,6 +187,8 @@ impl Maker {
         let garbage = wire::SignedMandate {
             body: self.bytes(),
             endorsements: self.many(Self::endorsement),
+            ballots: self.bytes(),
+            assembly: self.bytes(),
         };
         self.one(&[signed.clone(), signed, garbage])
     }
@@ -228,6 +234,8 @@ impl Maker {
                     deputy: m.0.random(),
                 }),
                 want: self.0.random(),
+                leaf: self.0.random(),
+                summary: self.0.random(),
             }),
             2 | 3 => Kind::Roster(self.roster()),
             4 => Kind::SeatsAsk(wire::SeatsAsk {
@@ -236,6 +244,8 @@ impl Maker {
             }),
             5 => Kind::Muster(wire::Muster {
                 members: self.many(Self::member),
+                limit: self.bytes(),
+                electing: self.0.random(),
             }),
             6 => Kind::Attach(wire::Attach {
                 contact: self.signed(),
@@ -319,10 +329,13 @@ impl Maker {
                 share_bps: self.number(),
                 duration_ms: self.small(),
             }),
-            20 => Kind::AuditAsk(wire::AuditAsk {
-                mandate: self.mandate().body,
-                release: self.bytes(),
-            }),
+            20 => {
+                let mandate = self.mandate();
+                Kind::AuditAsk(wire::AuditAsk {
+                    mandate: self.one(&[None, Some(mandate)]),
+                    release: self.bytes(),
+                })
+            }
             21 => Kind::AuditReply(wire::AuditReply {
                 subject: self.bytes(),
                 endorsement: Some(self.endorsement()),
@@ -442,4 +455,74 @@ proptest! {
         core.timeout(Now { at: Time(u64::MAX / 2), unix_ms: u64::MAX });
         let _ = core.status(Now { at: Time(u64::MAX / 2), unix_ms: u64::MAX });
     }
+}
+
+/// A super-node that knows the designations of `count` others, of rising terms.
+fn among(count: u8) -> Core {
+    let mut core = core(0, true, None);
+    let operator = identity(99);
+    let entry = |i: u8| wire::RosterEntry {
+        mandate: Some(designation_of(i, 10 * u64::from(i), &operator)),
+        contact: Some(contact_of(i).signed),
+        release: None,
+    };
+    let others: Vec<u8> = (1..=count).filter(|i| *i != 99).collect();
+    for some in others.chunks(sync::BATCH) {
+        let entries = some.iter().map(|i| entry(*i)).collect();
+        let dead = Vec::new();
+        core.on_roster(
+            now_at(0),
+            contact_of(1).node_id,
+            wire::RosterEntries { entries, dead },
+        );
+    }
+    core
+}
+
+#[test]
+fn a_large_overlay_elects_in_lanes_whose_terms_never_meet() {
+    let small = among(100);
+    assert_eq!(small.lanes(), 1);
+    assert_eq!(small.next_term(0), small.roster.max_term() + 1);
+    let large = among(140);
+    assert_eq!(large.lanes(), 2);
+    let of: Vec<usize> = (0..2).map(|lane| large.in_lane(lane).count()).collect();
+    assert_eq!(of.iter().sum::<usize>(), large.roster.len());
+    for lane in 0..2 {
+        let term = large.next_term(lane);
+        assert_eq!(term % 2, lane);
+        assert!(large.in_lane(lane).all(|entry| entry.term < term));
+        assert_eq!(large.officers(term).len(), 3);
+    }
+}
+
+#[test]
+fn a_leaf_is_sent_as_many_super_nodes_as_it_has_room_for_and_those_near_it() {
+    let mut core = among(60);
+    let _ = std::iter::from_fn(|| core.poll()).count();
+    let leaf = contact_of(200).node_id;
+    let digest = wire::RosterDigest {
+        want: true,
+        leaf: true,
+        ..Default::default()
+    };
+    core.on_roster_digest(now_at(0), leaf, digest);
+    let mut told: Vec<NodeId> = Vec::new();
+    while let Some(output) = core.poll() {
+        let Output::Send { node, message, .. } = output else {
+            continue;
+        };
+        assert_eq!(node, leaf);
+        if let Some(Kind::Roster(roster)) = message.kind {
+            for mandate in roster.entries.iter().filter_map(|e| e.mandate.as_ref()) {
+                assert!(mandate.ballots.is_empty());
+                told.extend(roster::named_in(mandate).map(|(node, _)| node));
+            }
+        }
+    }
+    let near = |node: &NodeId| Key(leaf.0).distance(&Key(node.0));
+    let mut all: Vec<NodeId> = core.roster.serving().map(|entry| entry.node()).collect();
+    all.sort_by_key(near);
+    told.sort_by_key(near);
+    assert_eq!(told, all[..core.config.cache]);
 }

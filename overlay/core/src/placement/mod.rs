@@ -20,6 +20,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
 use crate::keyspace::{Key, NodeId};
+use crate::memory;
 
 use self::members::Members;
 pub use self::owners::{Owners, SPREAD_SEARCH};
@@ -49,21 +50,52 @@ pub struct Member {
 #[derive(Clone, Debug, Default)]
 pub struct Placement {
     inner: Arc<Inner>,
+    version: u64,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+pub(crate) struct Inner {
     members: Members,
+    /// Order-independent hash of the members.
+    sum: Key,
     /// Laid out when they are first asked for: a leaf that looks nothing up
     /// needs only to know who serves.
     seats: OnceLock<Seats>,
-    version: u64,
 }
 
 impl Inner {
     fn seats(&self) -> &Seats {
         self.seats
             .get_or_init(|| Seats::default().edited(self.members.all_seats()))
+    }
+}
+
+impl Inner {
+    fn changed(&self, changes: BTreeMap<NodeId, Option<Member>>, sum: Key) -> Self {
+        let laid_out = self.seats.get();
+        let (members, edits) = self.members.changed(changes, laid_out.is_some());
+        let (members, seats) = match members.wasteful() {
+            true => {
+                let all = members.iter().map(|m| (m.node, Some(m.clone()))).collect();
+                (Members::default().changed(all, false).0, OnceLock::new())
+            }
+            false => {
+                let seats = laid_out.map(|seats| seats.edited(edits));
+                (members, seats.map_or_else(OnceLock::new, OnceLock::from))
+            }
+        };
+        Self {
+            members,
+            sum,
+            seats,
+        }
+    }
+}
+
+impl Member {
+    fn fingerprint(&self) -> Key {
+        let seats = self.seats.to_le_bytes();
+        Key::hash("member", &[&self.node.0, &seats, self.domain.as_bytes()])
     }
 }
 
@@ -101,25 +133,15 @@ impl Placement {
         if changes.is_empty() {
             return self.clone();
         }
-        let laid_out = self.inner.seats.get();
-        let (members, edits) = self.inner.members.changed(changes, laid_out.is_some());
-        let version = self.inner.version + 1;
-        if members.wasteful() {
-            let all = members.iter().map(|m| (m.node, Some(m.clone()))).collect();
-            let (members, _) = Members::default().changed(all, false);
-            return Self::from_parts(members, OnceLock::new(), version);
+        let mut sum = self.inner.sum;
+        for (node, wanted) in &changes {
+            for member in self.get(node).into_iter().chain(wanted) {
+                sum = sum.distance(&member.fingerprint());
+            }
         }
-        let seats = laid_out.map_or_else(OnceLock::new, |seats| seats.edited(edits).into());
-        Self::from_parts(members, seats, version)
-    }
-
-    fn from_parts(members: Members, seats: OnceLock<Seats>, version: u64) -> Self {
         Self {
-            inner: Arc::new(Inner {
-                members,
-                seats,
-                version,
-            }),
+            inner: memory::placement(&sum, || self.inner.changed(changes, sum)),
+            version: self.version + 1,
         }
     }
 
@@ -202,7 +224,12 @@ impl Placement {
 
     /// Grows with every change of this lineage of snapshots.
     pub fn version(&self) -> u64 {
-        self.inner.version
+        self.version
+    }
+
+    /// Whether `other` is this very snapshot, not just an equal one.
+    pub fn same_snapshot(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// Memory of this snapshot, bytes, without the texts of the domains. Most

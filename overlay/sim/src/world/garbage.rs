@@ -31,6 +31,7 @@ impl World {
                     contact: Some(core.contact().signed.clone()),
                     ..Default::default()
                 }],
+                ..Default::default()
             }),
             _ => Kind::Gossip(Bytes::from(noise(&mut draw))),
         };

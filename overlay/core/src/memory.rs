@@ -1,0 +1,211 @@
+//! What this thread has worked out already, for a process that runs many peers:
+//! what one of them has checked or laid out, the others need not do again.
+//!
+//! Off unless asked for. All of it is a pure function of its input, so that
+//! nothing but time and memory depends on it; failures are never remembered.
+//! Bodies are known by where they lie in memory, and are held so that nothing
+//! else can come to lie there: peers that pass a message on share its bytes.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use canopy_proto::wire::SignedMandate;
+
+use crate::election::mandate::Examined;
+use crate::identity::{Domain, SignatureError};
+use crate::keyspace::{Key, NodeId};
+use crate::placement::Inner;
+
+/// Placements that nobody has any more are forgotten when they are so many.
+const PLACEMENTS: usize = 1024;
+
+#[derive(PartialEq, Eq, Hash)]
+struct Check {
+    body: u32,
+    domain: Domain,
+    signer: NodeId,
+    signature: [u8; 64],
+}
+
+#[derive(Default)]
+struct Memory {
+    limit: usize,
+    /// By address and length.
+    bodies: HashMap<(usize, usize), (Bytes, u32)>,
+    good: HashSet<Check>,
+    mandates: HashMap<(usize, usize), Arc<Examined>>,
+    placements: HashMap<Key, Weak<Inner>>,
+    /// How many there may be before those that nobody has are looked for.
+    placements_limit: usize,
+}
+
+thread_local! {
+    static MEMORY: RefCell<Memory> = RefCell::default();
+}
+
+/// From now on this thread remembers up to `limit` good signatures (about 300
+/// bytes each), as many mandates, and the placements that its peers have; 0
+/// forgets them all. Past the limit it starts anew.
+pub fn remember_work(limit: usize) {
+    MEMORY.with_borrow_mut(|memory| {
+        *memory = Memory {
+            limit,
+            ..Memory::default()
+        };
+    });
+}
+
+fn place(bytes: &Bytes) -> usize {
+    match bytes.is_empty() {
+        true => 0,
+        false => bytes.as_ptr() as usize,
+    }
+}
+
+/// What `signed` was found to be, if it was found good before.
+pub(crate) fn examined(signed: &SignedMandate) -> Option<Arc<Examined>> {
+    MEMORY.with_borrow(|memory| {
+        let place = (place(&signed.body), place(&signed.ballots));
+        let known = memory.mandates.get(&place)?;
+        (known.signed() == signed).then(|| known.clone())
+    })
+}
+
+pub(crate) fn remember(examined: &Arc<Examined>) {
+    MEMORY.with_borrow_mut(|memory| {
+        if memory.mandates.len() >= memory.limit {
+            memory.mandates.clear();
+        }
+        if memory.limit > 0 {
+            let signed = examined.signed();
+            let place = (place(&signed.body), place(&signed.ballots));
+            memory.mandates.insert(place, examined.clone());
+        }
+    });
+}
+
+/// The placement of these members, as another peer has it; else `make` lays it
+/// out.
+pub(crate) fn placement(members: &Key, make: impl FnOnce() -> Inner) -> Arc<Inner> {
+    let known = MEMORY.with_borrow(|memory| memory.placements.get(members).and_then(Weak::upgrade));
+    known.unwrap_or_else(|| {
+        let made = Arc::new(make());
+        MEMORY.with_borrow_mut(|memory| {
+            if memory.limit == 0 {
+                return;
+            }
+            if memory.placements.len() >= memory.placements_limit {
+                memory
+                    .placements
+                    .retain(|_, known| known.strong_count() > 0);
+                memory.placements_limit = PLACEMENTS.max(memory.placements.len() * 2);
+            }
+            memory.placements.insert(*members, Arc::downgrade(&made));
+        });
+        made
+    })
+}
+
+pub(crate) fn good_signature(
+    domain: Domain,
+    signer: &NodeId,
+    body: &Bytes,
+    signature: &[u8],
+    check: impl FnOnce() -> Result<(), SignatureError>,
+) -> Result<(), SignatureError> {
+    MEMORY.with_borrow_mut(|memory| {
+        let Ok(signature) = signature.try_into() else {
+            return check();
+        };
+        if memory.limit == 0 || body.is_empty() {
+            return check();
+        }
+        if memory.good.len() >= memory.limit || memory.bodies.len() >= memory.limit {
+            memory.good.clear();
+            memory.bodies.clear();
+        }
+        let place = (body.as_ptr() as usize, body.len());
+        let next = memory.bodies.len() as u32;
+        let (_, body) = memory
+            .bodies
+            .entry(place)
+            .or_insert_with(|| (body.clone(), next));
+        let key = Check {
+            body: *body,
+            domain,
+            signer: *signer,
+            signature,
+        };
+        if memory.good.contains(&key) {
+            return Ok(());
+        }
+        check()?;
+        memory.good.insert(key);
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{Domain, Identity, verify};
+    use crate::placement::{Member, Placement};
+
+    #[test]
+    fn what_is_remembered_is_that_signature_of_that_body_and_nothing_else() {
+        remember_work(100);
+        let identity = Identity::from_secret([7; 32]);
+        let (body, other) = (Bytes::from_static(b"body"), Bytes::from_static(b"else"));
+        let signature = identity.sign_bytes(Domain::Ballot, &body);
+        let node = identity.node_id();
+        for _ in 0..2 {
+            assert!(verify(Domain::Ballot, &node, &body, &signature).is_ok());
+            assert!(verify(Domain::Mandate, &node, &body, &signature).is_err());
+            assert!(verify(Domain::Ballot, &node, &other, &signature).is_err());
+            let stranger = Identity::from_secret([8; 32]).node_id();
+            assert!(verify(Domain::Ballot, &stranger, &body, &signature).is_err());
+            let mut forged = signature.to_vec();
+            forged[0] ^= 1;
+            assert!(verify(Domain::Ballot, &node, &body, &forged).is_err());
+        }
+        remember_work(0);
+    }
+
+    #[test]
+    fn it_forgets_at_its_limit() {
+        remember_work(10);
+        let identity = Identity::from_secret([7; 32]);
+        for i in 0..100u8 {
+            let body = Bytes::copy_from_slice(&[i; 40]);
+            let signature = identity.sign_bytes(Domain::Ballot, &body);
+            let good = verify(Domain::Ballot, &identity.node_id(), &body, &signature);
+            assert!(good.is_ok());
+            MEMORY.with_borrow(|memory| assert!(memory.good.len() <= 10));
+        }
+        remember_work(0);
+    }
+
+    #[test]
+    fn peers_that_know_the_same_members_share_one_placement() {
+        let member = |i: u8| Member {
+            node: NodeId([i; 32]),
+            seats: 8,
+            domain: "".into(),
+        };
+        let made = |order: [u8; 3]| {
+            order
+                .map(member)
+                .into_iter()
+                .fold(Placement::empty(), |p, m| p.with(m))
+        };
+        remember_work(10);
+        let (one, other) = (made([1, 2, 3]), made([3, 1, 2]));
+        assert!(one.same_snapshot(&other));
+        assert!(!one.same_snapshot(&one.without(&NodeId([2; 32]))));
+        assert_eq!(one.version(), other.version());
+        remember_work(0);
+        assert!(!one.same_snapshot(&made([1, 2, 3])));
+    }
+}
