@@ -1,12 +1,12 @@
 //! The program's commands.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::picture::PictureFile;
 use crate::report::{Report, Sample};
 use crate::run::{Options, run};
 use crate::scenario::{FAULTS, Scenario, ScenarioError, Topology, names};
@@ -96,9 +96,9 @@ struct What {
 
 #[derive(Args)]
 struct Picture {
-    /// Draws the course into this file, SVG.
+    /// Draws what happened into this file, FILE.svg or FILE.png.
     #[arg(long, value_name = "FILE")]
-    svg: Option<PathBuf>,
+    picture: Option<PictureFile>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -187,13 +187,18 @@ fn list() -> Result<bool, ScenarioError> {
 
 impl Picture {
     fn draw(&self, reports: &[Report]) -> Result<(), ScenarioError> {
-        let Some(path) = &self.svg else {
-            return Ok(());
-        };
-        std::fs::write(path, crate::picture::draw(reports)).map_err(|error| ScenarioError::Write {
-            path: path.display().to_string(),
-            error,
-        })
+        match &self.picture {
+            Some(file) => Ok(file.write(reports)?),
+            None => Ok(()),
+        }
+    }
+
+    /// Finds out before the run whether it can be written.
+    fn prepare(&self) -> Result<(), ScenarioError> {
+        match &self.picture {
+            Some(file) => Ok(file.make()?),
+            None => Ok(()),
+        }
     }
 }
 
@@ -258,6 +263,7 @@ fn once(what: &What, picture: &Picture, seed: u64, course: bool) -> Result<bool,
         trace: course,
         ..what.options()
     };
+    picture.prepare()?;
     let (report, wall) = watched(what, seed, &options)?;
     if !what.json {
         for line in &report.trace {
@@ -312,6 +318,7 @@ fn sweep(what: &What, (from, to): (u64, u64)) -> Result<bool, ScenarioError> {
 }
 
 fn compare(what: &What, picture: &Picture, seed: u64) -> Result<bool, ScenarioError> {
+    picture.prepare()?;
     let mut reports = Vec::new();
     for topology in [Topology::Pure, Topology::Hybrid, Topology::Elected] {
         let options = Options {

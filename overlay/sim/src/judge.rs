@@ -56,6 +56,7 @@ impl Run<'_> {
     /// Users begin.
     pub(crate) fn begin_use(&mut self) {
         let now = self.world.clock();
+        self.loads.begin(&self.world);
         if let Some(users) = &mut self.users {
             users.begin(now);
         }
@@ -69,6 +70,7 @@ impl Run<'_> {
     /// from then on they should have been served.
     pub(crate) fn end_use(&mut self, quiet: u64) {
         self.work = self.work_done();
+        self.loads.end(&self.world);
         if let Some(users) = &mut self.users {
             users.rest();
         }

@@ -11,17 +11,20 @@
 //! | [`scenario`] | what happens, and what must hold nevertheless |
 //! | [`run`](mod@run), [`report`] | running it, and what came of it |
 //! | `users`, `data` | the production client and index service, in virtual time |
-//! | [`picture`] | the course of runs, drawn |
+//! | [`loads`], [`ballots`] | the work of each super-node, a race ballot by ballot |
+//! | [`picture`] | runs, drawn |
 //! | [`cli`] | the program `canopy-sim` |
 //! | [`world`] | cores, sessions, messages, measurements, faults |
 //! | [`net`] | the network's numbers, each with its source |
 //! | [`queue`], [`draw`], [`digest`] | order, chance, and proof that a run is the same run |
 
+pub mod ballots;
 pub mod cli;
 mod data;
 pub mod digest;
 pub mod draw;
 mod judge;
+pub mod loads;
 pub mod net;
 pub mod picture;
 pub mod queue;

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::ballots::RaceCourse;
+use crate::loads::Served;
+
 /// The overlay at a moment.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Sample {
@@ -23,6 +26,13 @@ pub struct Sample {
     pub leaf_sends: f64,
     /// Bytes a second that a super-node sent, on average since the last sample.
     pub super_node_sends: f64,
+    /// What super-nodes last told their cores of how busy they are, on average;
+    /// 1: all of what is scarcest. 0 where there are no users.
+    pub utilisation_mean: f64,
+    /// The same of the busiest.
+    pub utilisation_worst: f64,
+    /// Super-nodes in each band of utilisation; see [`crate::loads::BANDS_MILLI`].
+    pub utilisation_bands: [u64; 4],
 }
 
 /// What came of a run.
@@ -30,6 +40,8 @@ pub struct Sample {
 pub struct Report {
     /// The scenario.
     pub name: String,
+    /// What it shows, in a line.
+    pub about: String,
     /// Its seed.
     pub seed: u64,
     /// Peers at the start.
@@ -56,6 +68,18 @@ pub struct Report {
     /// Operations of users: the seconds at which a slot of ten begins, how many
     /// were answered, and how many were not.
     pub requests: Vec<(f64, u64, u64)>,
+    /// For each of these slots, how many operations users had nobody to ask for.
+    pub unasked: Vec<u64>,
+    /// The time under which each percent of reads stayed, milliseconds: the
+    /// fastest, 99 between, the slowest. Empty without reads.
+    pub read_ms: Vec<f64>,
+    /// Operations that took one request of the user, two, and so on; the last:
+    /// so many or more.
+    pub tries: Vec<u64>,
+    /// What each super-node did, most seats first.
+    pub loads: Vec<Served>,
+    /// A race, ballot by ballot: the first of an elected liar; else of one elected.
+    pub race: Option<RaceCourse>,
     /// When what went wrong, seconds since the start.
     pub faults: Vec<(f64, String)>,
     /// What cores told, if that was asked for.

@@ -9,8 +9,10 @@ use canopy_core::keyspace::Key;
 use canopy_core::node::{Role, Stand};
 use canopy_core::placement::R;
 
+use crate::ballots::Ballots;
 use crate::data::Data;
 use crate::draw::Draw;
+use crate::loads::Loads;
 use crate::net::{Nat, session_length_us};
 use crate::report::{Report, Sample};
 use crate::scenario::{Fault, Scenario, ScenarioError, Topology};
@@ -54,6 +56,8 @@ pub(crate) struct Run<'a> {
     /// Choices of who is hit.
     pub(crate) draw: Draw,
     pub(crate) users: Option<Users>,
+    pub(crate) loads: Loads,
+    ballots: Ballots,
     progress: Progress<'a>,
     samples: Vec<Sample>,
     faults: Vec<(f64, String)>,
@@ -124,6 +128,8 @@ impl<'a> Run<'a> {
             watch: Watch::new(seed, settle_us),
             draw: Draw::new(seed, "faults"),
             users,
+            loads: Loads::default(),
+            ballots: Ballots::default(),
             progress,
             samples: Vec::new(),
             faults: Vec::new(),
@@ -170,9 +176,10 @@ impl<'a> Run<'a> {
 
     /// The operator names a host of the kind that operators have.
     fn designate(&mut self, operator: &Identity, id: PeerId) {
+        let host_bps = self.scenario.host_bps;
         self.world.alter(id, |spec| {
             spec.nat = Nat::Open;
-            spec.up_bps = spec.up_bps.max(100_000_000);
+            spec.up_bps = spec.up_bps.max(host_bps);
             spec.down_bps = spec.up_bps;
         });
         let peer = self.world.peer(id);
@@ -209,8 +216,8 @@ impl<'a> Run<'a> {
             for step in self.scenario.step.clone() {
                 self.go_to(began + step.at_s * SECOND);
                 self.watch.troubled = true;
-                let name = step.fault.name().to_owned();
-                self.faults.push((self.world.clock() as f64 / 1e6, name));
+                let label = step.fault.label();
+                self.faults.push((self.world.clock() as f64 / 1e6, label));
                 self.happen(step.fault);
                 last = Some(self.world.clock() + step.fault.takes_s() * SECOND);
             }
@@ -355,10 +362,13 @@ impl<'a> Run<'a> {
                 });
                 trace.extend(told.take(MAX_TRACE.saturating_sub(trace.len())));
             }
+            let casts = self.world.take_casts();
+            self.ballots.take(&self.world, casts, &noticed);
             self.watch.take(&self.world, noticed);
             if self.world.clock() >= self.sampled + every {
                 self.sampled = self.world.clock();
                 let sample = self.watch.sample(&self.world);
+                self.loads.look(&self.world);
                 (self.progress)(&sample, self.world.events());
                 self.samples.push(sample);
             }
@@ -416,6 +426,7 @@ impl<'a> Run<'a> {
         let seconds = |us: u64| us as f64 / 1e6;
         let mut report = Report {
             name: self.scenario.name.clone(),
+            about: self.scenario.about.clone(),
             seed,
             peers: self.scenario.leaves,
             topology: format!("{:?}", self.scenario.topology).to_lowercase(),
@@ -456,7 +467,14 @@ impl<'a> Run<'a> {
             .map(|(kind, counts)| ((*kind).to_owned(), *counts))
             .collect();
         report.samples = self.samples;
-        report.requests = self.users.as_ref().map_or_else(Vec::new, Users::course);
+        if let Some(users) = &mut self.users {
+            report.requests = users.course();
+            report.unasked = users.unasked();
+            report.read_ms = users.read_percentiles_ms();
+            report.tries = users.tries();
+        }
+        report.loads = self.loads.finish(&self.world);
+        report.race = self.ballots.finish();
         report.faults = self.faults;
         report.trace = self.trace.unwrap_or_default();
         report.violations = self.watch.violations;

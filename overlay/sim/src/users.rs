@@ -9,6 +9,7 @@ use canopy_core::node::Role;
 use canopy_leaf::client::Consistency;
 use tokio::time::Instant;
 
+use crate::data::counted;
 use crate::draw::{Draw, Zipf};
 use crate::run::SECOND;
 use crate::world::{PeerId, World, micros};
@@ -41,6 +42,16 @@ pub struct UsersConfig {
     /// Of a hundred reads, so many are of one and the same key.
     #[serde(default)]
     pub hot_percent: u32,
+    /// How long a value is, bytes.
+    #[serde(default = "eight")]
+    pub value_bytes: usize,
+}
+
+/// What a value's number takes.
+const NUMBER: usize = size_of::<u64>();
+
+fn eight() -> usize {
+    NUMBER
 }
 
 fn ten() -> u32 {
@@ -56,6 +67,8 @@ pub(crate) struct Done {
     number: u64,
     begun_us: u64,
     took_us: u64,
+    /// Requests that it took.
+    asked: u32,
     /// A read of the reckoning.
     last: bool,
 }
@@ -86,6 +99,7 @@ struct Value {
 struct Slot {
     ok: u64,
     failed: u64,
+    unasked: u64,
 }
 
 /// All users.
@@ -100,6 +114,8 @@ pub(crate) struct Users {
     slots: Vec<Slot>,
     /// Microseconds of each read that was answered.
     took: Vec<u32>,
+    /// Operations that took one request, two, and so on; the last: so many or more.
+    tries: [u64; MOST_TRIES],
     pub(crate) ok: u64,
     pub(crate) failed: u64,
     /// Reads that found less than was acknowledged before they began.
@@ -107,6 +123,8 @@ pub(crate) struct Users {
     under_way: usize,
 }
 
+/// Requests of one operation that are told apart.
+const MOST_TRIES: usize = 8;
 const SLOT_US: u64 = 10 * SECOND;
 
 impl Users {
@@ -128,6 +146,7 @@ impl Users {
             next: None,
             slots: Vec::new(),
             took: Vec::new(),
+            tries: [0; MOST_TRIES],
             ok: 0,
             failed: 0,
             stale: 0,
@@ -179,11 +198,25 @@ impl Users {
             return;
         };
         // What nobody has written yet is written first.
-        if writes || value.acknowledged == 0 {
-            self.write(world, key, value);
-        } else if let Some(reader) = self.somebody(world) {
-            self.read(world, reader, key, false);
+        let begun = if writes || value.acknowledged == 0 {
+            self.write(world, key, value)
+        } else {
+            match self.somebody(world) {
+                Some(reader) => self.read(world, reader, key, false),
+                None => false,
+            }
+        };
+        if !begun {
+            self.slot(world.clock()).unasked += 1;
         }
+    }
+
+    fn slot(&mut self, at: u64) -> &mut Slot {
+        let slot = usize::try_from(at / SLOT_US).unwrap_or(0);
+        if self.slots.len() <= slot {
+            self.slots.resize(slot + 1, Slot::default());
+        }
+        &mut self.slots[slot]
     }
 
     /// A user whose peer runs and has a home.
@@ -194,49 +227,58 @@ impl Users {
         })
     }
 
-    fn write(&mut self, world: &mut World, key: usize, value: Value) {
-        if value.writing || !ready(world, value.owner) {
-            return;
+    /// False: nobody has a super-node to ask.
+    fn write(&mut self, world: &mut World, key: usize, value: Value) -> bool {
+        if value.writing || !world.peer(value.owner).online() {
+            return true;
+        }
+        if !ready(world, value.owner) {
+            return false;
         }
         let Some(client) = world.client(value.owner) else {
-            return;
+            return false;
         };
         let number = value.written + 1;
         self.values[key].written = number;
         self.values[key].writing = true;
         self.under_way += 1;
         let begun_us = world.clock();
+        let mut data = number.to_be_bytes().to_vec();
+        data.resize(self.config.value_bytes.max(NUMBER), 0);
         let wish = async move {
-            let begun = Instant::now();
-            let data = Bytes::copy_from_slice(&number.to_be_bytes());
-            let stored = client.put(&key.to_string(), data, Some(LIFETIME)).await;
+            let (begun, name) = (Instant::now(), key.to_string());
+            let put = client.put(&name, Bytes::from(data), Some(LIFETIME));
+            let (stored, asked) = counted(put).await;
             Done {
                 key,
                 outcome: stored.map_or(Outcome::NotStored, |_| Outcome::Stored),
                 number,
                 begun_us,
                 took_us: micros(begun.elapsed()),
+                asked,
                 last: false,
             }
         };
         if let Some(data) = world.data() {
             data.begin(wish);
         }
+        true
     }
 
-    fn read(&mut self, world: &mut World, reader: PeerId, key: usize, last: bool) {
+    /// False: there is nobody to read it.
+    fn read(&mut self, world: &mut World, reader: PeerId, key: usize, last: bool) -> bool {
         let value = self.values[key];
         let owner = world.peer(value.owner).node;
         let Some(client) = world.client(reader) else {
-            return;
+            return false;
         };
         self.under_way += 1;
         let (number, begun_us) = (value.acknowledged, world.clock());
         let wish = async move {
             let begun = Instant::now();
-            let read = client
-                .get(owner, &key.to_string(), Consistency::Quorum)
-                .await;
+            let name = key.to_string();
+            let get = client.get(owner, &name, Consistency::Quorum);
+            let (read, asked) = counted(get).await;
             let outcome = match read {
                 Ok(found) => Outcome::Read(found.and_then(|found| number_of(&found.data))),
                 Err(_) => Outcome::NotRead,
@@ -247,12 +289,14 @@ impl Users {
                 number,
                 begun_us,
                 took_us: micros(begun.elapsed()),
+                asked,
                 last,
             }
         };
         if let Some(data) = world.data() {
             data.begin(wish);
         }
+        true
     }
 
     fn take(&mut self, done: Done) {
@@ -273,16 +317,13 @@ impl Users {
             value.found |= good;
             return;
         }
-        let slot = usize::try_from(done.begun_us / SLOT_US).unwrap_or(0);
-        if self.slots.len() <= slot {
-            self.slots.resize(slot + 1, Slot::default());
-        }
-        let slot = &mut self.slots[slot];
-        let count = match good {
-            true => [&mut slot.ok, &mut self.ok],
-            false => [&mut slot.failed, &mut self.failed],
-        };
-        count.into_iter().for_each(|count| *count += 1);
+        self.ok += u64::from(good);
+        self.failed += u64::from(!good);
+        let slot = self.slot(done.begun_us);
+        slot.ok += u64::from(good);
+        slot.failed += u64::from(!good);
+        let tries = (done.asked.max(1) as usize).min(MOST_TRIES);
+        self.tries[tries - 1] += 1;
         if let Outcome::Read(_) = done.outcome {
             self.stale += u64::from(!good);
             self.took.push(done.took_us.min(u64::from(u32::MAX)) as u32);
@@ -299,12 +340,23 @@ impl Users {
         (ok * 1000).checked_div(ok + failed)
     }
 
-    /// Slots of ten seconds: when each begins, seconds since the start, how many
-    /// operations were answered, and how many were not.
+    /// Slots of ten seconds from the first operation on: when each begins,
+    /// seconds since the start, how many operations were answered, and how many
+    /// were not.
     pub(crate) fn course(&self) -> Vec<(f64, u64, u64)> {
-        let slots = self.slots.iter().zip(0u32..);
-        let slots = slots.map(|(slot, i)| (f64::from(i) * 10.0, slot.ok, slot.failed));
-        slots.filter(|(_, ok, failed)| ok + failed > 0).collect()
+        let slots = self.begun().map(|(at, slot)| (at, slot.ok, slot.failed));
+        slots.collect()
+    }
+
+    /// The same slots: how many operations nobody could begin, because nobody had
+    /// a super-node to ask.
+    pub(crate) fn unasked(&self) -> Vec<u64> {
+        self.begun().map(|(_, slot)| slot.unasked).collect()
+    }
+
+    fn begun(&self) -> impl Iterator<Item = (f64, &Slot)> {
+        let slots = (0u32..).map(|i| f64::from(i) * 10.0).zip(&self.slots);
+        slots.skip_while(|(_, slot)| slot.ok + slot.failed + slot.unasked == 0)
     }
 
     /// The time under which `percent` of reads stayed, milliseconds.
@@ -312,6 +364,20 @@ impl Users {
         self.took.sort_unstable();
         let at = (self.took.len() * percent / 100).min(self.took.len().saturating_sub(1));
         self.took.get(at).map_or(0.0, |us| f64::from(*us) / 1000.0)
+    }
+
+    /// The time under which each percent of reads stayed, milliseconds: 101
+    /// values; none without reads.
+    pub(crate) fn read_percentiles_ms(&mut self) -> Vec<f64> {
+        match self.took.is_empty() {
+            true => Vec::new(),
+            false => (0..=100).map(|percent| self.read_ms(percent)).collect(),
+        }
+    }
+
+    /// Operations that took one request, two, and so on; the last: so many or more.
+    pub(crate) fn tries(&self) -> Vec<u64> {
+        self.tries.to_vec()
     }
 
     /// Has somebody read what was acknowledged and is not found yet, a few at a
@@ -364,5 +430,5 @@ fn ready(world: &World, id: PeerId) -> bool {
 }
 
 fn number_of(data: &[u8]) -> Option<u64> {
-    data.try_into().ok().map(u64::from_be_bytes)
+    data.first_chunk().copied().map(u64::from_be_bytes)
 }

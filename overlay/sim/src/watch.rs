@@ -7,6 +7,7 @@ use canopy_core::node::{Event, Role};
 use canopy_core::placement::R;
 
 use crate::draw::Draw;
+use crate::loads;
 use crate::net::Nat;
 use crate::report::Sample;
 use crate::world::{Noticed, PeerId, World};
@@ -178,6 +179,7 @@ impl Watch {
         sample.leaf_sends = rate(sent.0, leaf, sample.leaves);
         sample.super_node_sends = rate(sent.1, upper, sample.super_nodes);
         self.sent = (sent.0, sent.1, world.clock());
+        loads::utilisation(world, &mut sample);
         if self.served {
             self.looks += sample.leaves;
             self.homed_looks += sample.homed;

@@ -1,6 +1,6 @@
 //! Runs of the simulator: they repeat, they hold, and they say when they do not.
 
-use canopy_sim::report::Report;
+use canopy_sim::report::{Report, Sample};
 use canopy_sim::run::{Options, run};
 use canopy_sim::scenario::Scenario;
 
@@ -74,4 +74,34 @@ fn what_does_not_hold_is_told_with_the_way_to_replay_it() {
     assert!(told.contains("the overlay recovers in time"), "{told}");
     let replay = "canopy-sim replay half-loss --seed 1 --leaves 60";
     assert!(told.contains(replay), "{told}");
+}
+
+/// What pictures are drawn from agrees with what was counted elsewhere.
+#[test]
+fn a_report_has_what_pictures_show() {
+    let report = report("half-loss", 1);
+    let operations = report.figures["operations_ok"] + report.figures["operations_failed"];
+    assert_eq!(report.tries.iter().sum::<u64>() as f64, operations);
+    assert_eq!(report.read_ms.len(), 101);
+    assert!(report.read_ms.is_sorted());
+    assert_eq!(report.requests.len(), report.unasked.len());
+
+    let done: u64 = report.loads.iter().map(|load| load.operations).sum();
+    let due: f64 = report.loads.iter().map(|load| load.due).sum();
+    assert!(done as f64 > operations);
+    assert!((due / done as f64 - 1.0).abs() < 1e-6, "{due} of {done}");
+    assert!(report.loads.iter().any(|load| !load.remains));
+    let told = |sample: &Sample| sample.utilisation_bands.iter().sum::<u64>();
+    assert!(report.samples.iter().all(|s| told(s) == s.super_nodes));
+    assert!(report.samples.iter().any(|s| s.utilisation_worst > 0.0));
+
+    let race = report.race.expect("somebody was elected");
+    assert!(race.score_bps > 0 && race.decisive().is_some());
+    for sitting in &race.sittings {
+        let mut goodputs: Vec<u64> = sitting.ballots.iter().map(|b| b.goodput_bps).collect();
+        goodputs.sort_unstable();
+        assert_eq!(goodputs.len() as u64, sitting.counted, "{sitting:?}");
+        let median = goodputs.get((goodputs.len() - 1) / 2);
+        assert_eq!(median, Some(&sitting.median_bps), "{sitting:?}");
+    }
 }

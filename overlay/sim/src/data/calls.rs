@@ -1,5 +1,6 @@
 //! One peer's way to the others: what a session is to the real one.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,20 @@ use super::{Known, Work};
 use crate::world::{NETWORK, PeerId, START_MS};
 
 type Outcome = Result<response::Kind, CallError>;
+
+tokio::task_local! {
+    /// Requests that the operation under way has sent so far.
+    static ASKED: Cell<u32>;
+}
+
+/// Runs an operation, and counts the requests that it sends.
+pub(crate) async fn counted<T>(operation: impl Future<Output = T>) -> (T, u32) {
+    let operation = async {
+        let outcome = operation.await;
+        (outcome, ASKED.with(Cell::get))
+    };
+    ASKED.scope(Cell::new(0), operation).await
+}
 
 /// A request that waits for its answer.
 struct Waiting {
@@ -168,6 +183,8 @@ impl Calls for SimCalls {
             shared: &self.shared,
             call,
         };
+        // What no user asked for, as a super-node's repair, is not counted.
+        let _ = ASKED.try_with(|asked| asked.set(asked.get() + 1));
         self.shared.want(Work::Ask {
             call,
             from: self.view.id,

@@ -25,6 +25,7 @@ use tokio::time::Instant;
 
 use crate::users::Done;
 use crate::world::{PeerId, micros};
+pub(crate) use calls::counted;
 use calls::{Shared, SimCalls, View};
 
 /// How long a user waits for an answer; as the SDK.

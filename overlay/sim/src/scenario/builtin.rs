@@ -1,12 +1,16 @@
 //! The scenarios that the program brings along.
 
-const ALL: [(&str, &str); 24] = [
+const ALL: [(&str, &str); 25] = [
     ("steady", include_str!("../../scenarios/steady.toml")),
     ("crowd", include_str!("../../scenarios/crowd.toml")),
     ("churn", include_str!("../../scenarios/churn.toml")),
     ("chaos", include_str!("../../scenarios/chaos.toml")),
     ("cascade", include_str!("../../scenarios/cascade.toml")),
     ("half-loss", include_str!("../../scenarios/half-loss.toml")),
+    (
+        "server-lost",
+        include_str!("../../scenarios/server-lost.toml"),
+    ),
     ("all-loss", include_str!("../../scenarios/all-loss.toml")),
     (
         "restart-all",

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use canopy_core::preset::{Preset, Timings};
-use canopy_proto::wire;
+use canopy_proto::{limits, wire};
 
 use crate::net::NetConfig;
 pub use crate::users::UsersConfig;
@@ -91,6 +91,25 @@ pub struct Target {
     pub percent: Option<u32>,
     /// How many of them.
     pub count: Option<usize>,
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let who = match self.who {
+            Who::Anyone => "peers",
+            Who::SuperNodes => "super-nodes",
+            Who::Leaves => "leaves",
+            Who::Deputies => "deputies",
+            Who::Domain => "peers of the largest domain",
+            Who::Owners => "owners of a key",
+            Who::Offline => "offline peers",
+        };
+        match (self.count, self.percent) {
+            (Some(count), _) => write!(f, "{count} of the {who}"),
+            (None, Some(percent)) => write!(f, "{percent} % of the {who}"),
+            (None, None) => write!(f, "all {who}"),
+        }
+    }
 }
 
 /// Something that goes wrong.
@@ -196,7 +215,7 @@ pub enum Fault {
 
 impl Fault {
     /// What it is called in a scenario's file.
-    pub fn name(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         match self {
             Self::Kill { .. } => "kill",
             Self::Stop { .. } => "stop",
@@ -212,6 +231,26 @@ impl Fault {
             Self::Drain { .. } => "drain",
             Self::Garbage { .. } => "garbage",
             Self::Chaos { .. } => "chaos",
+        }
+    }
+
+    /// What it is called in a picture: its name, and to how many of whom.
+    pub fn label(&self) -> String {
+        let name = self.name();
+        match self {
+            Self::Kill { target, .. }
+            | Self::Stop { target }
+            | Self::Start { target, .. }
+            | Self::Clock { target, .. }
+            | Self::Slow { target, .. }
+            | Self::Unreachable { target }
+            | Self::Relocate { target }
+            | Self::Drain { target }
+            | Self::Garbage { target, .. } => format!("{name} {target}"),
+            Self::Join { count, .. } => format!("{count} peers {name}"),
+            Self::Sybils { count } => format!("{count} {name}"),
+            Self::Split { percent, .. } => format!("{name} off {percent} %"),
+            Self::Heal | Self::Chaos { .. } => name.to_owned(),
         }
     }
 
@@ -328,6 +367,9 @@ pub struct Scenario {
     /// What a super-node must carry at least, bits a second.
     #[serde(default = "five_million")]
     pub floor_bps: u64,
+    /// What the lines of designated hosts carry at least, bits a second.
+    #[serde(default = "hundred_million")]
+    pub host_bps: u64,
     /// The network as it is.
     #[serde(default)]
     pub net: NetConfig,
@@ -361,6 +403,10 @@ fn eight() -> u32 {
     8
 }
 
+fn hundred_million() -> u64 {
+    100_000_000
+}
+
 fn five_million() -> u64 {
     5_000_000
 }
@@ -389,14 +435,9 @@ pub enum ScenarioError {
         /// What is wrong, and where.
         error: Box<toml::de::Error>,
     },
-    /// The picture cannot be written.
-    #[error("cannot write {path}: {error}")]
-    Write {
-        /// Which.
-        path: String,
-        /// Why.
-        error: std::io::Error,
-    },
+    /// There is no picture.
+    #[error(transparent)]
+    Picture(#[from] crate::picture::PictureError),
     /// The system gives nothing to run users on.
     #[error("cannot start the runtime of the users: {0}")]
     Runtime(std::io::Error),
@@ -464,6 +505,9 @@ impl Scenario {
         }
         if (self.users).is_some_and(|u| u.operations_per_s == 0 || u.operations_per_s > 100_000) {
             return range("users.operations_per_s must be between 1 and 100 000");
+        }
+        if (self.users).is_some_and(|u| !(8..=limits::VALUE).contains(&u.value_bytes)) {
+            return range("users.value_bytes must be between 8 and 65 536");
         }
         if self.churn.is_some_and(|churn| churn.mean_minutes == 0) {
             return range("churn.mean_minutes must be at least 1");

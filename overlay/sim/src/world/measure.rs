@@ -10,6 +10,19 @@ use super::{Coming, PeerId, World};
 /// The driver's time to open a session to the candidate.
 const DIAL_US: u64 = 5_000_000;
 
+/// What a juror measured, for whoever watches: its ballot, before it is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cast {
+    /// When it began and was done, microseconds since the start.
+    pub(crate) from: u64,
+    pub(crate) at: u64,
+    pub(crate) juror: PeerId,
+    pub(crate) candidate: PeerId,
+    /// What was asked of the candidate, and what the ballot counts for, bits a second.
+    pub(crate) share_bps: u64,
+    pub(crate) goodput_bps: u64,
+}
+
 /// One juror's measurement.
 pub(super) struct Measurement {
     pub(super) juror: PeerId,
@@ -54,6 +67,7 @@ impl World {
             juror,
             token,
             share_bps,
+            from,
             ..
         } = measurement;
         let result = measurement
@@ -63,6 +77,16 @@ impl World {
                 false => self.observed(candidate, &measurement),
             });
         self.note(8, juror, result.map_or(0, |result| result.up_bps));
+        if let (Some(candidate), Some(result)) = (measurement.candidate, &result) {
+            self.casts.push(Cast {
+                from,
+                at: self.clock,
+                juror,
+                candidate,
+                share_bps,
+                goodput_bps: result.up_bps.min(result.down_bps).min(share_bps),
+            });
+        }
         self.tell(juror, Input::Measured { token, result });
     }
 

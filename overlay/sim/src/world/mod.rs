@@ -28,6 +28,7 @@ use crate::draw::Draw;
 use crate::net::{NetConfig, Sessions};
 use crate::queue::Queue;
 use crate::users::Done;
+pub(crate) use measure::Cast;
 use measure::Measurement;
 use peer::Addresses;
 
@@ -150,6 +151,8 @@ pub struct World {
     events: u64,
     traffic: Traffic,
     noticed: Vec<Noticed>,
+    /// What jurors measured.
+    casts: Vec<Cast>,
     /// Handshakes refused because too many were under way.
     refused: u64,
     designations: crate::net::SpreadMap<PeerId, SignedMandate>,
@@ -184,6 +187,7 @@ impl World {
             events: 0,
             traffic: Traffic::default(),
             noticed: Vec::new(),
+            casts: Vec::new(),
             refused: 0,
             designations: Default::default(),
             seen: 0,
@@ -228,6 +232,7 @@ impl World {
         peer.core = Some(Box::new(core));
         peer.role = Role::Leaf;
         peer.homes = 0;
+        peer.load_milli = 0;
         peer.started_at = self.clock;
         self.digest.note(self.clock, 1, u64::from(id), 0);
         self.reopen(id);
@@ -334,6 +339,11 @@ impl World {
     /// What happened since this was last asked.
     pub fn take_noticed(&mut self) -> Vec<Noticed> {
         std::mem::take(&mut self.noticed)
+    }
+
+    /// What jurors measured since this was last asked.
+    pub(crate) fn take_casts(&mut self) -> Vec<Cast> {
+        std::mem::take(&mut self.casts)
     }
 
     /// The hash of all that happened so far.

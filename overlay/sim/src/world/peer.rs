@@ -131,6 +131,8 @@ pub struct Peer {
     /// Bytes that it had sent, and index operations that it had done, when it
     /// last told its core how busy it is.
     pub(super) reported: (u64, u64),
+    /// What it told then: utilisation of what is scarcest, thousandths.
+    pub(crate) load_milli: u32,
     pub(super) started_at: u64,
     /// Side of a partition.
     pub(super) side: u8,
@@ -168,6 +170,7 @@ impl Peer {
             sent: 0,
             received: 0,
             reported: (0, 0),
+            load_milli: 0,
             started_at: 0,
             side: 0,
             cold: None,

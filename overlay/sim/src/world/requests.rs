@@ -304,7 +304,9 @@ impl World {
             memory: stats.utilisation_milli,
             cpu: milli(per_s * REQUEST_US * u64::from(peer.spec.slow), 1_000_000),
         };
-        self.peers[id as usize].reported = (peer.sent, stats.operations());
+        let peer = &mut self.peers[id as usize];
+        peer.reported = (peer.sent, stats.operations());
+        peer.load_milli = load.worst();
         self.tell(id, Input::Load(load));
         self.later(REPORT_EVERY_US, Coming::Report(id));
     }
