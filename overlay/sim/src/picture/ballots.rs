@@ -1,11 +1,12 @@
 //! A race, ballot by ballot.
 
-use super::chart::{Axis, BLUE, FAINT, GREEN, INK, Mark, ORANGE, Panel, RED, Scale, Sign, number};
+use super::axis::{Axis, Scale, number};
+use super::chart::{BLUE, FAINT, GREEN, INK, Mark, ORANGE, Panel, RED, Sign};
 use crate::ballots::{BallotCast, RaceCourse, Sitting};
 
 const HEIGHT: f64 = 340.0;
-/// Ballots that are alike stand in so many rows, so many pixels apart.
-const ROWS: f64 = 3.0;
+/// Ballots are stacked in so many rows, so many pixels apart: most are alike.
+const ROWS: usize = 5;
 const ROW: f64 = 4.5;
 /// Ballots of nothing stand this far below the lowest of the others.
 const BELOW: f64 = 2.3;
@@ -71,10 +72,10 @@ pub(super) fn panel(race: &RaceCourse) -> Panel {
         mark(&mut panel, place as f64, sitting, low);
     }
     let all = || race.sittings.iter().flat_map(|sitting| &sitting.ballots);
-    let honest = (Sign::Dot, BLUE, "ballot of an honest juror".into());
+    let honest = (Sign::Dot, BLUE, "ballots of honest jurors, stacked".into());
     panel.legend.push(honest);
     if all().any(|ballot| ballot.colludes) {
-        let made_up = (Sign::Cross, RED, "of a conspirator, made up".into());
+        let made_up = (Sign::Cross, RED, "of conspirators, made up".into());
         panel.legend.push(made_up);
     }
     if all().any(|ballot| ballot.goodput_bps == 0) {
@@ -138,16 +139,18 @@ fn mark(panel: &mut Panel, at: f64, sitting: &Sitting, low: f64) {
     // Side by side, so that one sees how many of each there are.
     let mut ballots: Vec<&BallotCast> = sitting.ballots.iter().collect();
     ballots.sort_by_key(|ballot| (ballot.colludes, ballot.goodput_bps));
-    let last = ballots.len().saturating_sub(1).max(1) as f64;
-    for (place, ballot) in (0..).map(f64::from).zip(ballots) {
+    let columns = ballots.len().div_ceil(ROWS).saturating_sub(1).max(1) as f64;
+    for (place, ballot) in ballots.into_iter().enumerate() {
         // Logarithms have no place for nothing: it stands at the bottom.
         let value = whole(sitting, ballot.goodput_bps).max(low / BELOW) / 1e6;
-        let at = (at + 0.1 + 0.8 * place / last, value);
-        let above = (place % ROWS - 1.0) * ROW;
+        let column = (place / ROWS) as f64;
+        let at = (at + 0.1 + 0.8 * column / columns, value);
+        let above = ((place % ROWS) as f64 - (ROWS / 2) as f64) * ROW;
         panel.marks.push(match ballot.colludes {
             true => Mark::Cross {
                 at,
                 above,
+                size: 3.6,
                 colour: RED,
             },
             false => Mark::Dot {

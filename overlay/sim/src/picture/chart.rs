@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use super::axis::{Axis, Scale};
+
 /// Left of a frame: room for the labels of its axis. Right of it: room for half
 /// a label of the other.
 pub(super) const LEFT: f64 = 58.0;
@@ -16,7 +18,8 @@ const GAP: f64 = 16.0;
 /// What a letter takes in width, parts of the size of its type: more than any of
 /// the usual faces takes on average.
 const LETTER: f64 = 0.56;
-const SMALL: f64 = 11.0;
+/// The size of labels, which is the page's.
+pub(super) const SMALL: f64 = 11.0;
 
 pub(super) const INK: &str = "#222222";
 pub(super) const FAINT: &str = "#6b6b6b";
@@ -29,99 +32,6 @@ pub(super) const GREEN: &str = "#009e73";
 pub(super) const ORANGE: &str = "#e69f00";
 pub(super) const RED: &str = "#d55e00";
 pub(super) const PALE: &str = "#cfe3f1";
-
-/// How values become places.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Scale {
-    /// In proportion.
-    Linear,
-    /// Each factor of ten takes as much room.
-    Log,
-    /// One slot after the other, with these names; value i + 0.5 is the middle of
-    /// slot i.
-    Slots(Vec<String>),
-}
-
-/// One of the two axes of a frame.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Axis {
-    pub(super) caption: String,
-    pub(super) scale: Scale,
-    pub(super) from: f64,
-    pub(super) to: f64,
-}
-
-impl Axis {
-    pub(super) fn linear(caption: &str, from: f64, to: f64) -> Self {
-        Self {
-            caption: caption.into(),
-            scale: Scale::Linear,
-            from,
-            to,
-        }
-    }
-
-    /// Widens the axis to take in what `other` shows.
-    pub(super) fn cover(&mut self, other: &Self) {
-        if self.scale == other.scale {
-            self.from = self.from.min(other.from);
-            self.to = self.to.max(other.to);
-        }
-    }
-
-    /// From 0 at the beginning to 1 at the end.
-    fn part(&self, value: f64) -> f64 {
-        let part = match self.scale {
-            Scale::Log => (value / self.from).ln() / (self.to / self.from).ln(),
-            _ => (value - self.from) / (self.to - self.from),
-        };
-        match part.is_finite() {
-            true => part.clamp(0.0, 1.0),
-            false => 0.0,
-        }
-    }
-
-    fn step(&self) -> f64 {
-        round_up((self.to - self.from) / 5.0)
-    }
-
-    /// Lets the axis end at one of its ticks.
-    fn round(&mut self) {
-        if self.scale == Scale::Linear {
-            let step = self.step();
-            self.to = (self.to / step).ceil() * step;
-        }
-    }
-
-    fn ticks(&self) -> Vec<(f64, String)> {
-        match &self.scale {
-            Scale::Linear => {
-                let step = self.step();
-                let first = (self.from / step).ceil() as i64;
-                let last = (self.to / step + 1e-9).floor() as i64;
-                let tick = |i: i64| (i as f64 * step, number(i as f64 * step));
-                (first..=last).map(tick).collect()
-            }
-            Scale::Log => {
-                let (first, last) = (self.from.log10().floor(), self.to.log10().floor());
-                // Few decades leave room for what is between.
-                let steps: &[f64] = match last - first < 3.0 {
-                    true => &[1.0, 2.0, 5.0],
-                    false => &[1.0],
-                };
-                let decades = (first as i32..=last as i32).map(|i| 10f64.powi(i));
-                let ticks = decades.flat_map(|decade| steps.iter().map(move |s| s * decade));
-                let shown = self.from * 0.999..=self.to * 1.001;
-                let ticks = ticks.filter(|tick| shown.contains(tick));
-                ticks.map(|tick| (tick, number(tick))).collect()
-            }
-            Scale::Slots(names) => {
-                let middle = |(i, name): (usize, &String)| (i as f64 + 0.5, name.clone());
-                names.iter().enumerate().map(middle).collect()
-            }
-        }
-    }
-}
 
 /// Something drawn in a frame, in the values of its axes.
 #[derive(Clone, Debug)]
@@ -142,17 +52,17 @@ pub(super) enum Mark {
         to: f64,
         colour: &'static str,
     },
-    /// Above its place by so many pixels, so that those of one place are told
-    /// apart.
+    /// Above its place by so many pixels.
     Dot {
         at: (f64, f64),
         above: f64,
         colour: &'static str,
     },
-    /// As a dot.
+    /// As a dot; as wide as `size`, pixels.
     Cross {
         at: (f64, f64),
         above: f64,
+        size: f64,
         colour: &'static str,
     },
     /// Above its place, by so many pixels.
@@ -287,42 +197,24 @@ impl Frame<'_> {
 
     fn axes(&self, out: &mut String) {
         let (right, bottom) = (self.x + self.width, self.y + self.height);
+        let (mut grid, mut marks) = (String::new(), String::new());
         for (value, name) in self.axes.1.ticks() {
             let y = self.at((0.0, value)).1;
-            line(out, (self.x, y), (right, y), GRID, 1.0, false);
-            text(
-                out,
-                (self.x - 6.0, y + 4.0),
-                "end",
-                (SMALL, false),
-                FAINT,
-                &name,
-            );
+            let _ = write!(grid, "M{:.1} {y:.1}H{right:.1}", self.x);
+            label(out, (self.x - 6.0, y + 4.0), "end", &name);
         }
         for (value, name) in self.axes.0.ticks() {
             let x = self.at((value, 0.0)).0;
-            if matches!(self.axes.0.scale, Scale::Linear | Scale::Log) {
-                line(out, (x, bottom), (x, bottom + 4.0), FAINT, 1.0, false);
+            if !matches!(self.axes.0.scale, Scale::Slots(_)) {
+                let _ = write!(marks, "M{x:.1} {bottom:.1}v4");
             }
-            text(
-                out,
-                (x, bottom + 16.0),
-                "middle",
-                (SMALL, false),
-                FAINT,
-                &name,
-            );
+            label(out, (x, bottom + 16.0), "middle", &name);
         }
-        line(out, (self.x, bottom), (right, bottom), FAINT, 1.0, false);
+        let _ = write!(marks, "M{:.1} {bottom:.1}H{right:.1}", self.x);
+        let _ = writeln!(out, "<path d=\"{grid}\" stroke=\"{GRID}\"/>");
+        let _ = writeln!(out, "<path d=\"{marks}\" stroke=\"{FAINT}\"/>");
         let caption = (self.x + self.width / 2.0, bottom + 31.0);
-        text(
-            out,
-            caption,
-            "middle",
-            (SMALL, false),
-            FAINT,
-            &self.axes.0.caption,
-        );
+        label(out, caption, "middle", &self.axes.0.caption);
     }
 
     fn mark(&self, out: &mut String, mark: &Mark) {
@@ -333,8 +225,15 @@ impl Frame<'_> {
                 wide,
                 dashed,
             } => {
-                let points = points.iter().map(|point| place(self.at(*point)));
-                let points = points.collect::<Vec<_>>().join(" ");
+                let points: Vec<_> = points.iter().map(|point| self.at(*point)).collect();
+                // Of points on one level only the ends tell anything.
+                let level = |i: usize| {
+                    let near = points.get(i.wrapping_sub(1)..i + 2);
+                    near.is_some_and(|near| near.iter().all(|(_, y)| *y == points[i].1))
+                };
+                let shown = (0..points.len()).filter(|i| !level(*i));
+                let points: Vec<String> = shown.map(|i| place(points[i])).collect();
+                let points = points.join(" ");
                 let _ = writeln!(
                     out,
                     "<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\" \
@@ -362,8 +261,19 @@ impl Frame<'_> {
                     bottom - top
                 );
             }
-            Mark::Dot { at, above, colour } => dot(out, lifted(self.at(*at), *above), colour),
-            Mark::Cross { at, above, colour } => cross(out, lifted(self.at(*at), *above), colour),
+            Mark::Dot { at, above, colour } => {
+                let (x, y) = self.at(*at);
+                dot(out, (x, y - above), colour);
+            }
+            Mark::Cross {
+                at,
+                above,
+                size,
+                colour,
+            } => {
+                let (x, y) = self.at(*at);
+                cross(out, (x, y - above), *size, colour);
+            }
             Mark::Text {
                 at,
                 above,
@@ -414,7 +324,7 @@ fn entry(out: &mut String, (x, y): (f64, f64), sign: Sign, colour: &str, name: &
         Sign::Line => line(out, ends.0, ends.1, colour, 2.2, false),
         Sign::Dashed => line(out, ends.0, ends.1, colour, 2.2, true),
         Sign::Dot => dot(out, middle, colour),
-        Sign::Cross => cross(out, middle, colour),
+        Sign::Cross => cross(out, middle, 6.0, colour),
         Sign::None => {}
         Sign::Box => {
             let _ = writeln!(
@@ -428,10 +338,6 @@ fn entry(out: &mut String, (x, y): (f64, f64), sign: Sign, colour: &str, name: &
     text(out, (x + 23.0, y), "start", (SMALL, false), INK, name);
 }
 
-fn lifted((x, y): (f64, f64), above: f64) -> (f64, f64) {
-    (x, y - above)
-}
-
 fn dot(out: &mut String, (x, y): (f64, f64), colour: &str) {
     let _ = writeln!(
         out,
@@ -439,13 +345,13 @@ fn dot(out: &mut String, (x, y): (f64, f64), colour: &str) {
     );
 }
 
-fn cross(out: &mut String, (x, y): (f64, f64), colour: &str) {
+fn cross(out: &mut String, (x, y): (f64, f64), size: f64, colour: &str) {
     let _ = writeln!(
         out,
-        "<path d=\"M{:.1} {:.1}l4 4m0 -4l-4 4\" stroke=\"{colour}\" stroke-width=\"1.2\" \
-         fill=\"none\"/>",
-        x - 2.0,
-        y - 2.0
+        "<path d=\"M{:.1} {:.1}l{size} {size}m0 -{size}l-{size} {size}\" stroke=\"{colour}\" \
+         stroke-width=\"1.3\" fill=\"none\"/>",
+        x - size / 2.0,
+        y - size / 2.0
     );
 }
 
@@ -473,6 +379,15 @@ fn place((x, y): (f64, f64)) -> String {
     format!("{x:.1},{y:.1}")
 }
 
+/// Writes `what` as axes are labelled, in the page's own size and colour.
+fn label(out: &mut String, (x, y): (f64, f64), anchor: &str, what: &str) {
+    let _ = writeln!(
+        out,
+        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>",
+        escaped(what)
+    );
+}
+
 /// Writes `what` in letters of `size`, bold or not.
 pub(super) fn text(
     out: &mut String,
@@ -497,89 +412,4 @@ pub(super) fn text(
 fn escaped(text: &str) -> String {
     let text = text.replace('&', "&amp;").replace('<', "&lt;");
     text.replace('>', "&gt;")
-}
-
-/// The next of 1, 2 and 5 times a power of ten.
-fn round_up(value: f64) -> f64 {
-    if !value.is_finite() || value <= 0.0 {
-        return 1.0;
-    }
-    let scale = 10f64.powi(value.log10().floor() as i32);
-    let steps = [1.0, 2.0, 5.0].map(|step| step * scale);
-    let fits = steps.into_iter().find(|step| value <= step * 1.000_001);
-    fits.unwrap_or(10.0 * scale)
-}
-
-/// A number for people: no more digits than it takes, thousands apart.
-pub(super) fn number(value: f64) -> String {
-    let places = match value.abs() {
-        size if size == 0.0 || size >= 100.0 => 0,
-        size if size >= 1.0 => usize::from(value.fract().abs() > 0.05),
-        _ => 2,
-    };
-    let text = format!("{value:.places$}");
-    let (whole, rest) = text.split_once('.').unwrap_or((&text, ""));
-    let (sign, digits) = match whole.strip_prefix('-') {
-        Some(digits) => ("\u{2212}", digits),
-        None => ("", whole),
-    };
-    let mut apart = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            apart.push('\u{a0}');
-        }
-        apart.push(digit);
-    }
-    let rest = rest.trim_end_matches('0');
-    match rest.is_empty() {
-        true => format!("{sign}{apart}"),
-        false => format!("{sign}{apart}.{rest}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn steps_are_round_numbers() {
-        let steps = [0.03, 0.4, 1.0, 1.2, 4.0, 51.0, 100_000.0].map(round_up);
-        let round = [0.05, 0.5, 1.0, 2.0, 5.0, 100.0, 100_000.0];
-        for (step, expected) in steps.into_iter().zip(round) {
-            assert!((step / expected - 1.0).abs() < 1e-9, "{step} {expected}");
-        }
-    }
-
-    #[test]
-    fn numbers_are_for_people() {
-        let texts = [0.0, 0.5, 0.05, 2.0, 2.5, 1234.4, 1e6, -5.0].map(number);
-        let expected = [
-            "0",
-            "0.5",
-            "0.05",
-            "2",
-            "2.5",
-            "1\u{a0}234",
-            "1\u{a0}000\u{a0}000",
-            "\u{2212}5",
-        ];
-        assert_eq!(texts, expected);
-    }
-
-    #[test]
-    fn values_beyond_an_axis_stay_in_the_frame() {
-        let mut axis = Axis::linear("", 0.0, 47.0);
-        axis.round();
-        assert_eq!(axis.to, 50.0);
-        assert_eq!(
-            (axis.part(-3.0), axis.part(25.0), axis.part(99.0)),
-            (0.0, 0.5, 1.0)
-        );
-        let log = Axis {
-            scale: Scale::Log,
-            ..Axis::linear("", 1.0, 1000.0)
-        };
-        assert!((log.part(10.0) - 1.0 / 3.0).abs() < 1e-9);
-        assert_eq!((log.part(0.0), log.ticks().len()), (0.0, 4));
-    }
 }

@@ -2,6 +2,7 @@
 //! requests were distributed, and an election ballot by ballot; of several runs
 //! the same side by side, to one scale.
 
+mod axis;
 mod ballots;
 mod chart;
 mod panels;
@@ -11,7 +12,8 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use chart::{FAINT, INK, LEFT, Panel, RED, RIGHT, number, text, text_width};
+use axis::number;
+use chart::{FAINT, INK, LEFT, Panel, RED, RIGHT, SMALL, text, text_width};
 
 use crate::report::Report;
 use png::FONT;
@@ -345,7 +347,8 @@ impl Page {
         let _ = writeln!(
             out,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{wide:.0}\" height=\"{tall:.0}\" \
-             viewBox=\"0 0 {wide:.0} {tall:.0}\" font-family=\"{FONT}\">\n\
+             viewBox=\"0 0 {wide:.0} {tall:.0}\" font-family=\"{FONT}\" \
+             font-size=\"{SMALL}\" fill=\"{FAINT}\">\n\
              <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>",
         );
         out + &self.body + "</svg>\n"

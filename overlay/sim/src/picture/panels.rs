@@ -1,8 +1,7 @@
 //! What is drawn of a run.
 
-use super::chart::{
-    Axis, BLUE, FAINT, GREEN, INK, Mark, ORANGE, PALE, Panel, RED, SKY, Scale, Sign, number,
-};
+use super::axis::{Axis, Scale, number};
+use super::chart::{BLUE, FAINT, GREEN, INK, Mark, ORANGE, PALE, Panel, RED, SKY, Sign};
 use crate::report::{Report, Sample};
 
 const HEIGHT: f64 = 150.0;
@@ -244,6 +243,7 @@ fn loads(report: &Report) -> Panel {
             panel.marks.push(Mark::Cross {
                 at,
                 above: 0.0,
+                size: 6.0,
                 colour: INK,
             });
         }

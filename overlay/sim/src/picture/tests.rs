@@ -106,7 +106,7 @@ fn a_picture_of_one_run_shows_its_course_its_distributions_and_an_election() {
         "What \"it\" shows & why",
         "Faults: 1: kill all super-nodes at 1:00; 2: heal at 1:01",
         "Ballots on peer 17, a conspirator",
-        "of a conspirator, made up",
+        "of conspirators, made up",
         "at the bottom: 0",
         "true uplink: 3 Mbit/s",
         "score, 0.7 of the decisive median: 2.1 Mbit/s",
