@@ -9,7 +9,7 @@ mod panels;
 mod png;
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use axis::number;
@@ -73,11 +73,6 @@ pub enum PictureError {
 }
 
 impl PictureFile {
-    /// Where it will be.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Makes the file, so that nobody waits for a run whose picture has no place.
     ///
     /// # Errors
