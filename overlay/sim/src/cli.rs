@@ -1,5 +1,6 @@
 //! The program's commands.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -64,6 +65,10 @@ enum Command {
         what: What,
         #[command(flatten)]
         picture: Picture,
+        /// Also with static super-nodes drawn at random, and with a flat Kademlia
+        /// in place of super-nodes.
+        #[arg(long)]
+        baselines: bool,
         /// The seed that everything follows from.
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -106,6 +111,8 @@ enum TopologyArg {
     Pure,
     Hybrid,
     Elected,
+    Random,
+    Flat,
 }
 
 impl From<TopologyArg> for Topology {
@@ -114,6 +121,8 @@ impl From<TopologyArg> for Topology {
             TopologyArg::Pure => Topology::Pure,
             TopologyArg::Hybrid => Topology::Hybrid,
             TopologyArg::Elected => Topology::Elected,
+            TopologyArg::Random => Topology::Random,
+            TopologyArg::Flat => Topology::Flat,
         }
     }
 }
@@ -160,8 +169,9 @@ pub fn main() -> ExitCode {
         Command::Compare {
             what,
             picture,
+            baselines,
             seed,
-        } => compare(&what, &picture, seed),
+        } => compare(&what, &picture, baselines, seed),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -317,12 +327,47 @@ fn sweep(what: &What, (from, to): (u64, u64)) -> Result<bool, ScenarioError> {
     Ok(failed == 0)
 }
 
-fn compare(what: &What, picture: &Picture, seed: u64) -> Result<bool, ScenarioError> {
+/// Compared first, for they say most.
+const FIRST: [&str; 16] = [
+    "super_nodes",
+    "hops_p50",
+    "hops_p99",
+    "read_p50_ms",
+    "read_p99_ms",
+    "operations_ok",
+    "operations_failed",
+    "reads_that_missed_a_write",
+    "first_try_milli",
+    "weakest_uplink_use_milli",
+    "busiest_uplink_use_milli",
+    "longest_wait_for_an_uplink_s",
+    "busiest_peer_requests_a_second",
+    "sent_bytes_a_second_a_peer",
+    "maintenance_bytes_a_second_a_peer",
+    "measurement_bytes_a_second_a_peer",
+];
+
+fn compare(
+    what: &What,
+    picture: &Picture,
+    baselines: bool,
+    seed: u64,
+) -> Result<bool, ScenarioError> {
     picture.prepare()?;
+    let topologies: &[Topology] = match baselines {
+        true => &[
+            Topology::Elected,
+            Topology::Random,
+            Topology::Flat,
+            Topology::Pure,
+            Topology::Hybrid,
+        ],
+        false => &[Topology::Pure, Topology::Hybrid, Topology::Elected],
+    };
     let mut reports = Vec::new();
-    for topology in [Topology::Pure, Topology::Hybrid, Topology::Elected] {
+    for topology in topologies {
         let options = Options {
-            topology: Some(topology),
+            topology: Some(*topology),
             ..what.options()
         };
         reports.push(watched(what, seed, &options)?.0);
@@ -330,32 +375,26 @@ fn compare(what: &What, picture: &Picture, seed: u64) -> Result<bool, ScenarioEr
     picture.draw(&reports)?;
     if what.json {
         say!("{}", serde_json::to_string(&reports).unwrap_or_default());
-    } else {
-        say!(
-            "{:34} {:>12} {:>12} {:>12}",
-            "",
-            "pure",
-            "hybrid",
-            "elected"
-        );
-        let shown = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.1}"));
-        let row = |name: &str, of: &dyn Fn(&Report) -> Option<f64>| {
-            let cells: Vec<String> = reports.iter().map(|r| shown(of(r))).collect();
-            say!(
-                "{name:34} {:>12} {:>12} {:>12}",
-                cells[0],
-                cells[1],
-                cells[2]
-            );
-        };
-        row("everybody served after, s", &|r| r.served_at_s);
-        row("recovered after, s", &|r| r.recovered_after_s);
-        let names = reports.iter().flat_map(|r| r.figures.keys());
-        let names: std::collections::BTreeSet<&String> = names.collect();
-        for name in names {
-            row(&name.replace('_', " "), &|r| r.figures.get(name).copied());
-        }
-        row("invariants broken", &|r| Some(r.violations.len() as f64));
+        return Ok(true);
     }
+    let line = |name: &str, cells: Vec<String>| {
+        let cells: Vec<String> = cells.iter().map(|cell| format!("{cell:>12}")).collect();
+        say!("{name:38} {}", cells.join(" "));
+    };
+    let shown = |value: Option<f64>| value.map_or("-".to_owned(), |v| format!("{v:.1}"));
+    let row = |name: &str, of: &dyn Fn(&Report) -> Option<f64>| {
+        line(name, reports.iter().map(|r| shown(of(r))).collect());
+    };
+    line("", reports.iter().map(|r| r.topology.clone()).collect());
+    row("everybody served after, s", &|r| r.served_at_s);
+    row("recovered after, s", &|r| r.recovered_after_s);
+    let names = reports.iter().flat_map(|r| r.figures.keys());
+    let names: BTreeSet<&str> = names.map(String::as_str).collect();
+    let first = FIRST.into_iter().filter(|name| names.contains(name));
+    let rest = names.iter().copied().filter(|name| !FIRST.contains(name));
+    for name in first.chain(rest) {
+        row(&name.replace('_', " "), &|r| r.figures.get(name).copied());
+    }
+    row("invariants broken", &|r| Some(r.violations.len() as f64));
     Ok(true)
 }

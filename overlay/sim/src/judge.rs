@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use canopy_core::node::Role;
 
+use crate::burden::Burden;
 use crate::net::Nat;
 use crate::run::{Run, SECOND};
 use crate::users::RECKONINGS;
@@ -57,6 +58,8 @@ impl Run<'_> {
     pub(crate) fn begin_use(&mut self) {
         let now = self.world.clock();
         self.loads.begin(&self.world);
+        let burden = Burden::of(&self.world);
+        self.burden = Some((burden.clone(), burden));
         if let Some(users) = &mut self.users {
             users.begin(now);
         }
@@ -71,6 +74,9 @@ impl Run<'_> {
     pub(crate) fn end_use(&mut self, quiet: u64) {
         self.work = self.work_done();
         self.loads.end(&self.world);
+        if let Some((_, after)) = &mut self.burden {
+            *after = Burden::of(&self.world);
+        }
         if let Some(users) = &mut self.users {
             users.rest();
         }
@@ -126,13 +132,12 @@ impl Run<'_> {
     /// Of a thousand operations, how many took one request.
     fn first_try_milli(&self) -> u64 {
         let stats = self.world.data().map(|data| data.stats());
-        stats.map_or(1000, |stats| {
-            let all = stats.ok + stats.failed;
-            let again = stats.retried + stats.hedged;
-            (all.saturating_sub(again) * 1000)
-                .checked_div(all)
-                .unwrap_or(1000)
-        })
+        let counted = stats.map(|stats| (stats.ok + stats.failed, stats.retried + stats.hedged));
+        let told = self.users.as_ref().map(|u| (u.ok + u.failed, u.again));
+        let (all, again) = counted.or(told).unwrap_or_default();
+        (all.saturating_sub(again) * 1000)
+            .checked_div(all)
+            .unwrap_or(1000)
     }
 
     fn judge_use(&mut self, quiet: u64) {
@@ -181,10 +186,12 @@ impl Run<'_> {
             ("operations_failed", users.failed as f64),
             ("reads_that_missed_a_write", users.stale as f64),
             ("operations_hedged", stats.hedged as f64),
-            ("operations_retried", stats.retried as f64),
+            ("operations_retried", (stats.retried + users.again) as f64),
             ("first_try_milli", first as f64),
             ("read_p50_ms", users.read_ms(50)),
             ("read_p99_ms", users.read_ms(99)),
+            ("hops_p50", users.read_hops(50)),
+            ("hops_p99", users.read_hops(99)),
             ("load_max_over_mean", most as f64 / 1000.0),
             ("values_gone_with_two_of_their_owners", gone as f64),
         ];

@@ -11,6 +11,7 @@
 //! | [`scenario`] | what happens, and what must hold nevertheless |
 //! | [`run`](mod@run), [`report`] | running it, and what came of it |
 //! | `users`, `data` | the production client and index service, in virtual time |
+//! | `flat` | a flat Kademlia in place of the core, to compare with |
 //! | [`loads`], [`ballots`] | the work of each super-node, a race ballot by ballot |
 //! | [`picture`] | runs, drawn |
 //! | [`cli`] | the program `canopy-sim` |
@@ -19,10 +20,12 @@
 //! | [`queue`], [`draw`], [`digest`] | order, chance, and proof that a run is the same run |
 
 pub mod ballots;
+mod burden;
 pub mod cli;
 mod data;
 pub mod digest;
 pub mod draw;
+mod flat;
 mod judge;
 pub mod loads;
 pub mod net;

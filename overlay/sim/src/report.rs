@@ -73,9 +73,10 @@ pub struct Report {
     /// The time under which each percent of reads stayed, milliseconds: the
     /// fastest, 99 between, the slowest. Empty without reads.
     pub read_ms: Vec<f64>,
-    /// Operations that took one request of the user, two, and so on; the last:
-    /// so many or more.
-    pub tries: Vec<u64>,
+    /// Reads that took no hop, one, two, and so on, until they were answered; the
+    /// last: so many or more. A hop is a request that was sent because of another
+    /// one: passed on, repeated, or hedged.
+    pub hops: Vec<u64>,
     /// What each super-node did, most seats first.
     pub loads: Vec<Served>,
     /// A race, ballot by ballot: the first of an elected liar; else of one elected.

@@ -10,6 +10,7 @@ use canopy_core::node::{Role, Stand};
 use canopy_core::placement::R;
 
 use crate::ballots::Ballots;
+use crate::burden::Burden;
 use crate::data::Data;
 use crate::draw::Draw;
 use crate::loads::Loads;
@@ -67,6 +68,8 @@ pub(crate) struct Run<'a> {
     pub(crate) before: std::collections::BTreeMap<PeerId, u64>,
     /// Operations until the end, and seats.
     pub(crate) work: Vec<(u64, u64)>,
+    /// What was sent and served before users began, and when they rested.
+    pub(crate) burden: Option<(Burden, Burden)>,
     /// Values that are gone with two of their owners.
     pub(crate) gone: u64,
     /// When peers come and go by themselves: time, peer.
@@ -99,7 +102,8 @@ pub fn run(
 impl<'a> Run<'a> {
     fn new(scenario: Scenario, seed: u64, progress: Progress<'a>) -> Result<Self, ScenarioError> {
         let operator = operator(seed);
-        let hybrid = scenario.topology == Topology::Hybrid;
+        let hosts = matches!(scenario.topology, Topology::Hybrid | Topology::Random);
+        let flat = scenario.topology == Topology::Flat;
         let timing = scenario.timing();
         let mut world = World::new(
             WorldConfig {
@@ -111,14 +115,15 @@ impl<'a> Run<'a> {
                 max_leaves: MAX_LEAVES,
                 floor_bps: scenario.floor_bps,
                 bootstraps: scenario.bootstraps,
-                operator: hybrid.then(|| operator.node_id()),
+                operator: hosts.then(|| operator.node_id()),
                 peers: scenario.leaves,
+                flat,
             },
             seed,
         );
         let users = scenario.users;
         let users = users.map(|users| Users::new(users, scenario.leaves, seed));
-        if users.is_some() {
+        if users.is_some() && !flat {
             world.with_data(Data::new().map_err(ScenarioError::Runtime)?);
         }
         let settle_us = timing.election.settle.as_micros() as u64;
@@ -137,14 +142,15 @@ impl<'a> Run<'a> {
             trace: None,
             before: Default::default(),
             work: Vec::new(),
+            burden: None,
             gone: 0,
             churn: Default::default(),
         };
-        run.populate(&operator);
+        run.populate(&operator, seed);
         Ok(run)
     }
 
-    fn populate(&mut self, operator: &Identity) {
+    fn populate(&mut self, operator: &Identity, seed: u64) {
         let scenario = &self.scenario;
         let bootstraps = scenario.bootstraps;
         let (colluding, riding) = (scenario.colluding_percent, scenario.free_riding_percent);
@@ -166,22 +172,35 @@ impl<'a> Run<'a> {
                 }
             });
         }
-        if scenario.topology == Topology::Hybrid {
-            let hosts = (scenario.leaves as usize / scenario.ratio.max(1)).max(R) as PeerId;
-            for id in 0..hosts.min(scenario.leaves) {
-                self.designate(operator, id);
+        let hosts = (scenario.leaves as usize / scenario.ratio.max(1)).max(R);
+        let all = 0..scenario.leaves;
+        match scenario.topology {
+            Topology::Hybrid => {
+                let host_bps = scenario.host_bps;
+                for id in all.take(hosts) {
+                    // A host of the kind that operators have.
+                    self.world.alter(id, |spec| {
+                        spec.nat = Nat::Open;
+                        spec.up_bps = spec.up_bps.max(host_bps);
+                        spec.down_bps = spec.up_bps;
+                    });
+                    self.designate(operator, id);
+                }
             }
+            Topology::Random => {
+                let open = all.filter(|id| self.world.peer(*id).spec.nat == Nat::Open);
+                let open: Vec<PeerId> = open.collect();
+                // A stream of its own, so that all else is as without hosts.
+                for id in Draw::new(seed, "hosts").some(&open, hosts) {
+                    self.designate(operator, id);
+                }
+            }
+            Topology::Pure | Topology::Elected | Topology::Flat => {}
         }
     }
 
-    /// The operator names a host of the kind that operators have.
+    /// The operator names a host, for what its line carries.
     fn designate(&mut self, operator: &Identity, id: PeerId) {
-        let host_bps = self.scenario.host_bps;
-        self.world.alter(id, |spec| {
-            spec.nat = Nat::Open;
-            spec.up_bps = spec.up_bps.max(host_bps);
-            spec.down_bps = spec.up_bps;
-        });
         let peer = self.world.peer(id);
         let mandate = Mandate {
             network: NETWORK.into(),
@@ -462,6 +481,9 @@ impl<'a> Run<'a> {
         let wait = self.world.traffic().longest_wait_us as f64 / 1e6;
         figure("longest_wait_for_an_uplink_s", wait);
         report.figures.extend(self.used());
+        if let Some((before, after)) = &self.burden {
+            report.figures.extend(before.until(after, &self.world));
+        }
         let by_kind = self.world.traffic().by_kind.iter();
         report.traffic = by_kind
             .map(|(kind, counts)| ((*kind).to_owned(), *counts))
@@ -471,7 +493,7 @@ impl<'a> Run<'a> {
             report.requests = users.course();
             report.unasked = users.unasked();
             report.read_ms = users.read_percentiles_ms();
-            report.tries = users.tries();
+            report.hops = users.hops();
         }
         report.loads = self.loads.finish(&self.world);
         report.race = self.ballots.finish();

@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use canopy_core::keyspace::keys;
+use canopy_core::keyspace::{Key, keys};
 use canopy_core::node::Role;
 use canopy_leaf::client::Consistency;
 use tokio::time::Instant;
 
 use crate::data::counted;
 use crate::draw::{Draw, Zipf};
+use crate::flat::{Ended, Wish};
 use crate::run::SECOND;
 use crate::world::{PeerId, World, micros};
 
@@ -67,17 +68,48 @@ pub(crate) struct Done {
     number: u64,
     begun_us: u64,
     took_us: u64,
-    /// Requests that it took.
-    asked: u32,
     /// A read of the reckoning.
     last: bool,
+    /// Some request was not answered in time, as far as that is told here: the
+    /// production client counts for itself.
+    again: bool,
+}
+
+impl Done {
+    fn begun(key: usize, number: u64, begun_us: u64, outcome: Outcome, last: bool) -> Self {
+        Self {
+            key,
+            outcome,
+            number,
+            begun_us,
+            took_us: 0,
+            last,
+            again: false,
+        }
+    }
+
+    /// What came of a wish to a node of the flat table; none: the node ended.
+    pub(crate) fn ended(self, ended: Option<Ended>, prompt: bool, clock: u64) -> Self {
+        let outcome = match (ended, self.outcome) {
+            (Some(Ended::Stored), _) => Outcome::Stored,
+            (Some(Ended::Read { number, hops }), _) => Outcome::Read(number, hops),
+            (Some(Ended::NotStored | Ended::NotRead) | None, outcome) => outcome,
+        };
+        Self {
+            outcome,
+            took_us: clock - self.begun_us,
+            again: !prompt,
+            ..self
+        }
+    }
 }
 
 #[derive(Debug)]
 enum Outcome {
     Stored,
     NotStored,
-    Read(Option<u64>),
+    /// What was found, and after how many requests sent one because of the other.
+    Read(Option<u64>, u32),
     NotRead,
 }
 
@@ -114,17 +146,19 @@ pub(crate) struct Users {
     slots: Vec<Slot>,
     /// Microseconds of each read that was answered.
     took: Vec<u32>,
-    /// Operations that took one request, two, and so on; the last: so many or more.
-    tries: [u64; MOST_TRIES],
+    /// Requests of each, sent one because of the other.
+    hops: Vec<u32>,
     pub(crate) ok: u64,
     pub(crate) failed: u64,
     /// Reads that found less than was acknowledged before they began.
     pub(crate) stale: u64,
+    /// Operations for which some request was not answered in time.
+    pub(crate) again: u64,
     under_way: usize,
 }
 
-/// Requests of one operation that are told apart.
-const MOST_TRIES: usize = 8;
+/// Hops that are told apart.
+const MOST_HOPS: usize = 8;
 const SLOT_US: u64 = 10 * SECOND;
 
 impl Users {
@@ -146,7 +180,8 @@ impl Users {
             next: None,
             slots: Vec::new(),
             took: Vec::new(),
-            tries: [0; MOST_TRIES],
+            hops: Vec::new(),
+            again: 0,
             ok: 0,
             failed: 0,
             stale: 0,
@@ -202,7 +237,10 @@ impl Users {
             self.write(world, key, value)
         } else {
             match self.somebody(world) {
-                Some(reader) => self.read(world, reader, key, false),
+                Some(reader) => {
+                    self.read(world, reader, key, false);
+                    true
+                }
                 None => false,
             }
         };
@@ -235,28 +273,28 @@ impl Users {
         if !ready(world, value.owner) {
             return false;
         }
-        let Some(client) = world.client(value.owner) else {
-            return false;
-        };
+        let client = world.client(value.owner);
         let number = value.written + 1;
         self.values[key].written = number;
         self.values[key].writing = true;
         self.under_way += 1;
         let begun_us = world.clock();
+        let Some(client) = client else {
+            let wish = Wish::Write(name(world, value.owner, key), number);
+            let outcome = Outcome::NotStored;
+            let begun = Done::begun(key, number, begun_us, outcome, false);
+            world.wish_flat(value.owner, wish, begun);
+            return true;
+        };
         let mut data = number.to_be_bytes().to_vec();
         data.resize(self.config.value_bytes.max(NUMBER), 0);
         let wish = async move {
             let (begun, name) = (Instant::now(), key.to_string());
             let put = client.put(&name, Bytes::from(data), Some(LIFETIME));
-            let (stored, asked) = counted(put).await;
+            let outcome = put.await.map_or(Outcome::NotStored, |_| Outcome::Stored);
             Done {
-                key,
-                outcome: stored.map_or(Outcome::NotStored, |_| Outcome::Stored),
-                number,
-                begun_us,
                 took_us: micros(begun.elapsed()),
-                asked,
-                last: false,
+                ..Done::begun(key, number, begun_us, outcome, false)
             }
         };
         if let Some(data) = world.data() {
@@ -265,38 +303,34 @@ impl Users {
         true
     }
 
-    /// False: there is nobody to read it.
-    fn read(&mut self, world: &mut World, reader: PeerId, key: usize, last: bool) -> bool {
+    fn read(&mut self, world: &mut World, reader: PeerId, key: usize, last: bool) {
         let value = self.values[key];
         let owner = world.peer(value.owner).node;
-        let Some(client) = world.client(reader) else {
-            return false;
-        };
+        let client = world.client(reader);
         self.under_way += 1;
         let (number, begun_us) = (value.acknowledged, world.clock());
+        let Some(client) = client else {
+            let wish = Wish::Read(name(world, value.owner, key));
+            let begun = Done::begun(key, number, begun_us, Outcome::NotRead, last);
+            return world.wish_flat(reader, wish, begun);
+        };
         let wish = async move {
             let begun = Instant::now();
             let name = key.to_string();
-            let get = client.get(owner, &name, Consistency::Quorum);
-            let (read, asked) = counted(get).await;
+            let read = client.get(owner, &name, Consistency::Quorum);
+            let (read, hops) = counted(read).await;
             let outcome = match read {
-                Ok(found) => Outcome::Read(found.and_then(|found| number_of(&found.data))),
+                Ok(found) => Outcome::Read(found.and_then(|found| number_of(&found.data)), hops),
                 Err(_) => Outcome::NotRead,
             };
             Done {
-                key,
-                outcome,
-                number,
-                begun_us,
                 took_us: micros(begun.elapsed()),
-                asked,
-                last,
+                ..Done::begun(key, number, begun_us, outcome, last)
             }
         };
         if let Some(data) = world.data() {
             data.begin(wish);
         }
-        true
     }
 
     fn take(&mut self, done: Done) {
@@ -307,7 +341,7 @@ impl Users {
                 value.acknowledged = done.number;
                 true
             }
-            Outcome::Read(found) => found.unwrap_or(0) >= done.number,
+            Outcome::Read(found, _) => found.unwrap_or(0) >= done.number,
             Outcome::NotStored | Outcome::NotRead => false,
         };
         if matches!(done.outcome, Outcome::Stored | Outcome::NotStored) {
@@ -317,15 +351,15 @@ impl Users {
             value.found |= good;
             return;
         }
+        self.again += u64::from(done.again);
         self.ok += u64::from(good);
         self.failed += u64::from(!good);
         let slot = self.slot(done.begun_us);
         slot.ok += u64::from(good);
         slot.failed += u64::from(!good);
-        let tries = (done.asked.max(1) as usize).min(MOST_TRIES);
-        self.tries[tries - 1] += 1;
-        if let Outcome::Read(_) = done.outcome {
+        if let Outcome::Read(_, hops) = done.outcome {
             self.stale += u64::from(!good);
+            self.hops.push(hops);
             self.took.push(done.took_us.min(u64::from(u32::MAX)) as u32);
         }
     }
@@ -361,9 +395,12 @@ impl Users {
 
     /// The time under which `percent` of reads stayed, milliseconds.
     pub(crate) fn read_ms(&mut self, percent: usize) -> f64 {
-        self.took.sort_unstable();
-        let at = (self.took.len() * percent / 100).min(self.took.len().saturating_sub(1));
-        self.took.get(at).map_or(0.0, |us| f64::from(*us) / 1000.0)
+        f64::from(quantile(&mut self.took, percent)) / 1000.0
+    }
+
+    /// Requests sent one because of the other that `percent` of reads did with.
+    pub(crate) fn read_hops(&mut self, percent: usize) -> f64 {
+        f64::from(quantile(&mut self.hops, percent))
     }
 
     /// The time under which each percent of reads stayed, milliseconds: 101
@@ -375,9 +412,13 @@ impl Users {
         }
     }
 
-    /// Operations that took one request, two, and so on; the last: so many or more.
-    pub(crate) fn tries(&self) -> Vec<u64> {
-        self.tries.to_vec()
+    /// Reads that took no hop, one, two, and so on; the last: so many or more.
+    pub(crate) fn hops(&self) -> Vec<u64> {
+        let mut reads = vec![0; MOST_HOPS + 1];
+        for hops in &self.hops {
+            reads[(*hops as usize).min(MOST_HOPS)] += 1;
+        }
+        reads
     }
 
     /// Has somebody read what was acknowledged and is not found yet, a few at a
@@ -407,7 +448,14 @@ impl Users {
             if value.acknowledged == 0 || value.found {
                 continue;
             }
-            let id = keys::value(&world.peer(value.owner).node, &key.to_string());
+            let id = name(world, value.owner, key);
+            if world.config.flat {
+                match held(world, &id, value.acknowledged) {
+                    true => lost.push(key),
+                    false => gone += 1,
+                }
+                continue;
+            }
             let away = (0..world.peers().len() as PeerId)
                 .filter_map(|id| world.peer(id).disk())
                 .filter(|index| index.version(&id).is_some())
@@ -427,6 +475,23 @@ fn ready(world: &World, id: PeerId) -> bool {
     let peer = world.peer(id);
     let well = peer.spec.lag_us == 0 && peer.spec.loss_ppm == 0 && !peer.spec.drops;
     well && peer.online() && (peer.homes > 0 || peer.role == Role::SuperNode)
+}
+
+/// Where a value lives in the keyspace.
+fn name(world: &World, owner: PeerId, key: usize) -> Key {
+    keys::value(&world.peer(owner).node, &key.to_string())
+}
+
+/// Whether any node of the flat table that runs holds the value.
+fn held(world: &World, key: &Key, number: u64) -> bool {
+    let holds = |id: PeerId| world.peer(id).holds(key).is_some_and(|held| held >= number);
+    world.online().any(holds)
+}
+
+fn quantile(all: &mut [u32], percent: usize) -> u32 {
+    all.sort_unstable();
+    let at = (all.len() * percent / 100).min(all.len().saturating_sub(1));
+    all.get(at).copied().unwrap_or(0)
 }
 
 fn number_of(data: &[u8]) -> Option<u64> {

@@ -1,8 +1,7 @@
 //! One peer's way to the others: what a session is to the real one.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,25 +17,12 @@ use crate::world::{NETWORK, PeerId, START_MS};
 
 type Outcome = Result<response::Kind, CallError>;
 
-tokio::task_local! {
-    /// Requests that the operation under way has sent so far.
-    static ASKED: Cell<u32>;
-}
-
-/// Runs an operation, and counts the requests that it sends.
-pub(crate) async fn counted<T>(operation: impl Future<Output = T>) -> (T, u32) {
-    let operation = async {
-        let outcome = operation.await;
-        (outcome, ASKED.with(Cell::get))
-    };
-    ASKED.scope(Cell::new(0), operation).await
-}
-
 /// A request that waits for its answer.
 struct Waiting {
     from: PeerId,
     to: NodeId,
     answer: oneshot::Sender<Outcome>,
+    trail: Option<Trail>,
 }
 
 /// What all peers share: requests under way, and what the world has to do.
@@ -85,6 +71,11 @@ impl Shared {
         }
     }
 
+    /// The trail of a request that somebody waits for.
+    pub(super) fn trail(&self, call: u64) -> Option<Trail> {
+        lock(&self.waiting).1.get(&call)?.trail.clone()
+    }
+
     pub(super) fn unreachable(&self, which: impl Fn(u64, PeerId, &NodeId) -> bool) {
         let mut waiting = lock(&self.waiting);
         let gone = waiting.1.iter();
@@ -94,6 +85,54 @@ impl Shared {
             let reason = "the session ended".to_owned();
             let _ = answer.send(Err(CallError::Unreachable { peer: to, reason }));
         }
+    }
+}
+
+tokio::task_local! {
+    static TRAIL: Trail;
+}
+
+/// The requests that were sent for one read, one because of the other: passed
+/// on, sent again, or sent to another one because the first was slow. Those sent
+/// at the same moment count as one.
+#[derive(Clone, Debug)]
+pub(super) struct Trail {
+    deepest: Arc<AtomicU32>,
+    /// How many came before, and when the last of them was sent.
+    last: Arc<Mutex<(u32, Option<Instant>)>>,
+}
+
+impl Trail {
+    fn after(hops: u32, deepest: Arc<AtomicU32>) -> Self {
+        let last = Arc::new(Mutex::new((hops, None)));
+        Self { deepest, last }
+    }
+
+    /// One more is sent now: the trail from there on.
+    fn step(&self) -> Self {
+        let now = Some(Instant::now());
+        let mut last = lock(&self.last);
+        if last.1 != now {
+            *last = (last.0 + 1, now);
+        }
+        self.deepest.fetch_max(last.0, Relaxed);
+        Self::after(last.0, self.deepest.clone())
+    }
+}
+
+/// Runs what asks others for one read, and counts.
+pub(crate) async fn counted<T>(asking: impl Future<Output = T>) -> (T, u32) {
+    let deepest = Arc::<AtomicU32>::default();
+    let trail = Trail::after(0, deepest.clone());
+    let outcome = TRAIL.scope(trail, asking).await;
+    (outcome, deepest.load(Relaxed))
+}
+
+/// Runs what asks others because of a request with this trail.
+pub(super) async fn followed<T>(trail: Option<Trail>, asking: impl Future<Output = T>) -> T {
+    match trail {
+        Some(trail) => TRAIL.scope(trail, asking).await,
+        None => asking.await,
     }
 }
 
@@ -171,20 +210,30 @@ impl Calls for SimCalls {
 
     async fn call(&self, node: NodeId, request: request::Kind, deadline: Duration) -> Outcome {
         let (answer, answered) = oneshot::channel();
+        // Asking oneself takes nobody's line.
+        let step = |trail: &Trail| match node == self.view.node {
+            true => trail.clone(),
+            false => trail.step(),
+        };
+        let trail = TRAIL.try_with(step).ok();
         let call = {
             let mut waiting = lock(&self.shared.waiting);
             waiting.0 += 1;
             let (from, to) = (self.view.id, node);
             let call = waiting.0;
-            waiting.1.insert(call, Waiting { from, to, answer });
+            let asked = Waiting {
+                from,
+                to,
+                answer,
+                trail,
+            };
+            waiting.1.insert(call, asked);
             call
         };
         let _forget = Forget {
             shared: &self.shared,
             call,
         };
-        // What no user asked for, as a super-node's repair, is not counted.
-        let _ = ASKED.try_with(|asked| asked.set(asked.get() + 1));
         self.shared.want(Work::Ask {
             call,
             from: self.view.id,

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use crate::users::Done;
 use crate::world::{PeerId, micros};
 pub(crate) use calls::counted;
-use calls::{Shared, SimCalls, View};
+use calls::{Shared, SimCalls, View, followed};
 
 /// How long a user waits for an answer; as the SDK.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -234,8 +234,9 @@ impl Data {
             return Handled::Now(response);
         }
         let (service, shared) = (service.clone(), self.shared.clone());
+        let trail = shared.trail(call);
         self.runtime.spawn(async move {
-            let response = service.handle(node, request).await;
+            let response = followed(trail, service.handle(node, request)).await;
             shared.want(Work::Answer {
                 call,
                 from: to,

@@ -13,8 +13,8 @@ const SLOT_S: f64 = 10.0;
 const MOST_PERCENT: f64 = 150.0;
 /// Reads are shown from one to ten thousand milliseconds: their deadline.
 const READ_MS: (f64, f64) = (1.0, 10_000.0);
-/// Requests of an operation that are told apart.
-const TRIES: usize = 4;
+/// Hops that are told apart.
+const HOPS: usize = 6;
 
 /// Minutes since everybody was first served, or since the start where that
 /// never came.
@@ -48,7 +48,7 @@ pub(super) fn timelines(report: &Report) -> Vec<Panel> {
 
 /// What is about the run as a whole.
 pub(super) fn distributions(report: &Report) -> Vec<Panel> {
-    vec![loads(report), latency(report), tries(report)]
+    vec![loads(report), latency(report), hops(report)]
 }
 
 fn timeline(report: &Report, title: &str, most: f64) -> Panel {
@@ -285,25 +285,21 @@ fn latency(report: &Report) -> Panel {
     panel
 }
 
-fn tries(report: &Report) -> Panel {
-    let names = (1..=TRIES).map(|tries| tries.to_string());
+fn hops(report: &Report) -> Panel {
+    let names = (1..=HOPS).map(|hops| hops.to_string());
     let x = Axis {
         scale: Scale::Slots(names.collect()),
-        ..Axis::linear(
-            "requests that a user sent for one operation",
-            0.0,
-            TRIES as f64,
-        )
+        ..Axis::linear("requests sent one because of the other", 0.0, HOPS as f64)
     };
     let y = Axis::linear("", 0.0, 100.0);
-    let title = "Hops: % of operations done within so many";
-    let mut panel = plain(title, x, y, "no users");
-    let all: u64 = report.tries.iter().sum();
+    let title = "Hops: % of reads answered within so many";
+    let mut panel = plain(title, x, y, "no read was answered");
+    let all: u64 = report.hops.iter().sum();
     if all == 0 {
         return panel;
     }
-    for place in 0..TRIES {
-        let upto: u64 = report.tries.iter().take(place + 1).sum();
+    for place in 0..HOPS {
+        let upto: u64 = report.hops.iter().take(place + 2).sum();
         let percent = 100.0 * upto as f64 / all as f64;
         let at = place as f64;
         panel.marks.push(Mark::Bar {
@@ -313,7 +309,11 @@ fn tries(report: &Report) -> Panel {
         });
         panel.marks.push(Mark::Text {
             at: (at + 0.5, percent),
-            above: -14.0,
+            above: match percent > 20.0 {
+                true => -14.0,
+                // The bar has no room for it.
+                false => 4.0,
+            },
             anchor: "middle",
             text: format!("{percent:.1} %"),
             colour: INK,

@@ -67,7 +67,7 @@ fn report(topology: &str) -> Report {
         ],
         requests: vec![(10.0, 40, 1), (20.0, 40, 2)],
         read_ms: (0..=100).map(f64::from).collect(),
-        tries: vec![90, 8, 1, 1, 0, 0, 0, 0],
+        hops: vec![10, 80, 8, 1, 1, 0, 0, 0, 0],
         loads: vec![served(1, 60), served(2, 40)],
         race: Some(race()),
         ..Report::default()
@@ -95,7 +95,7 @@ const OVER_TIME: [&str; 5] = [
 const AS_A_WHOLE: [&str; 3] = [
     "Load distribution: operations of each super-node",
     "Latency: % of reads answered within",
-    "Hops: % of operations done within so many",
+    "Hops: % of reads answered within so many",
 ];
 
 #[test]

@@ -49,13 +49,21 @@ pub enum Topology {
     /// Those whom the others elect.
     #[default]
     Elected,
+    /// Static super-nodes, for comparison: as many as one for each
+    /// [`Scenario::ratio`] peers, drawn at random among those that can be
+    /// dialled, with the lines that they have.
+    Random,
+    /// Nobody serves for others, for comparison: all peers that can be dialled
+    /// are nodes of a flat Kademlia.
+    Flat,
 }
 
 impl From<Topology> for wire::Topology {
     fn from(topology: Topology) -> Self {
         match topology {
-            Topology::Pure => wire::Topology::Pure,
-            Topology::Hybrid => wire::Topology::Hybrid,
+            // Nodes of the flat table ask no core.
+            Topology::Pure | Topology::Flat => wire::Topology::Pure,
+            Topology::Hybrid | Topology::Random => wire::Topology::Hybrid,
             Topology::Elected => wire::Topology::Elected,
         }
     }

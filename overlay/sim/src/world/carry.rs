@@ -20,15 +20,20 @@ impl World {
             let Some(output) = core.poll() else { break };
             self.carry(id, output);
         }
+        let core = self.peers[id as usize].core.as_ref();
+        if let Some(next) = core.and_then(|core| core.next_timeout()) {
+            self.wake_at(id, next.0);
+        }
+    }
+
+    /// Sets the next timeout of a peer, unless an earlier one is set.
+    pub(super) fn wake_at(&mut self, id: PeerId, next: u64) {
         let clock = self.clock;
         let peer = &mut self.peers[id as usize];
-        let next = peer.core.as_ref().and_then(|core| core.next_timeout());
-        if let Some(next) = next {
-            let at = next.0.max(clock + 1);
-            if at < peer.timeout_at || peer.timeout_at <= clock {
-                peer.timeout_at = at;
-                self.queue.push(at, Coming::Timeout(id));
-            }
+        let at = next.max(clock + 1);
+        if at < peer.timeout_at || peer.timeout_at <= clock {
+            peer.timeout_at = at;
+            self.queue.push(at, Coming::Timeout(id));
         }
     }
 

@@ -34,6 +34,9 @@ impl World {
     /// Ends a peer: without a word if `silent`, else with an end of its
     /// sessions that the others hear at once.
     pub fn kill(&mut self, id: PeerId, silent: bool) {
+        if self.config.flat {
+            return self.kill_flat(id);
+        }
         let peer = &mut self.peers[id as usize];
         let Some(core) = peer.core.take() else {
             return;
@@ -63,6 +66,7 @@ impl World {
         if let Some(cold) = &mut self.peers[id as usize].cold {
             cold.saved = None;
             cold.index = None;
+            cold.flat = None;
         }
     }
 

@@ -7,12 +7,14 @@
 mod carry;
 mod dial;
 mod faults;
+mod flat;
 mod garbage;
 mod measure;
 mod peer;
 mod post;
 mod requests;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -28,6 +30,7 @@ use crate::draw::Draw;
 use crate::net::{NetConfig, Sessions};
 use crate::queue::Queue;
 use crate::users::Done;
+use flat::Packet;
 pub(crate) use measure::Cast;
 use measure::Measurement;
 use peer::Addresses;
@@ -64,6 +67,8 @@ pub struct WorldConfig {
     pub operator: Option<NodeId>,
     /// Peers there will be about: how many prefixes there are follows from it.
     pub peers: u32,
+    /// Peers run nodes of a flat table, to compare with, in place of cores.
+    pub flat: bool,
 }
 
 /// Something that will happen.
@@ -118,6 +123,8 @@ enum Coming {
     CallFailed(u64),
     HandOver(PeerId),
     Report(PeerId),
+    Packet(Box<Packet>),
+    Query(Box<Packet>),
 }
 
 /// What happened that somebody who watches the world may want to know.
@@ -165,6 +172,8 @@ pub struct World {
     /// Indexes and clients, where users are modelled.
     data: Option<Data>,
     done: Vec<Done>,
+    /// What users of the flat table wait for, and the last number given to it.
+    wishes: (u64, BTreeMap<u64, Done>),
 }
 
 impl World {
@@ -195,6 +204,7 @@ impl World {
             measured_bytes: 0,
             data: None,
             done: Vec::new(),
+            wishes: Default::default(),
         }
     }
 
@@ -220,6 +230,9 @@ impl World {
         let Some(peer) = self.peers.get(id as usize).filter(|peer| !peer.online()) else {
             return;
         };
+        if self.config.flat {
+            return self.start_flat(id);
+        }
         let addr = self.addr_of(id, peer);
         self.by_ip.insert(ip_of(&addr), id);
         let identity = peer::identity(self.seed, id);
@@ -366,6 +379,11 @@ impl World {
         &self.traffic
     }
 
+    /// Bytes of timed traffic of elections, which nobody's `sent` contains.
+    pub(crate) fn measured_bytes(&self) -> u64 {
+        self.measured_bytes
+    }
+
     /// Handshakes that a busy peer refused.
     pub fn refused(&self) -> u64 {
         self.refused
@@ -433,7 +451,7 @@ impl World {
             Coming::Start(id) => self.start(id),
             Coming::Timeout(id) => {
                 let peer = &mut self.peers[id as usize];
-                if peer.timeout_at != self.clock || peer.core.is_none() {
+                if peer.timeout_at != self.clock || !peer.online() {
                     return;
                 }
                 peer.timeout_at = u64::MAX;
@@ -441,8 +459,10 @@ impl World {
                 let now = self.now_of(id);
                 if let Some(core) = &mut self.peers[id as usize].core {
                     core.timeout(now);
+                    self.settle(id);
+                } else {
+                    self.wake_flat(id);
                 }
-                self.settle(id);
             }
             Coming::Up {
                 peer,
@@ -491,6 +511,8 @@ impl World {
             Coming::CallFailed(call) => self.fail_call(call),
             Coming::HandOver(id) => self.hand_over(id),
             Coming::Report(id) => self.report(id),
+            Coming::Packet(packet) => self.packet(packet),
+            Coming::Query(packet) => self.open(*packet),
             Coming::Tell(id, input) => {
                 self.note(9, id, 0);
                 self.tell(id, *input);

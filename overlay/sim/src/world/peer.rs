@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use canopy_core::identity::Identity;
-use canopy_core::keyspace::NodeId;
+use canopy_core::keyspace::{Key, NodeId};
 use canopy_core::node::{Core, Role, Saved, Stand};
 use canopy_supernode::index::Index;
 
 use super::WorldConfig;
 use crate::draw::Draw;
+use crate::flat::Node;
 use crate::net::{Nat, PEER_LINES, REGIONS};
 
 /// The number of a peer in its world.
@@ -108,6 +109,8 @@ impl Spec {
 pub struct Peer {
     /// The running core; none while the peer is offline.
     pub(super) core: Option<Box<Core>>,
+    /// What it runs in place of a core where the flat table is compared with.
+    pub(super) flat: Option<Box<Node>>,
     /// Who it is.
     pub node: NodeId,
     /// What it is like.
@@ -128,6 +131,8 @@ pub struct Peer {
     pub sent: u64,
     /// See `sent`.
     pub received: u64,
+    /// Requests of users that it has answered, those passed on by others too.
+    pub served: u64,
     /// Bytes that it had sent, and index operations that it had done, when it
     /// last told its core how busy it is.
     pub(super) reported: (u64, u64),
@@ -152,12 +157,15 @@ pub(super) struct Cold {
     pub(super) saved: Option<Saved>,
     /// The index that it had then, or that it has kept since it served.
     pub(super) index: Option<Arc<Index>>,
+    /// The node of the flat table that it was then.
+    pub(super) flat: Option<Box<Node>>,
 }
 
 impl Peer {
     pub(super) fn new(node: NodeId, spec: Spec) -> Self {
         Self {
             core: None,
+            flat: None,
             node,
             spec,
             role: Role::Leaf,
@@ -169,6 +177,7 @@ impl Peer {
             cpu_free: 0,
             sent: 0,
             received: 0,
+            served: 0,
             reported: (0, 0),
             load_milli: 0,
             started_at: 0,
@@ -179,7 +188,7 @@ impl Peer {
 
     /// Whether it runs.
     pub fn online(&self) -> bool {
-        self.core.is_some()
+        self.core.is_some() || self.flat.is_some()
     }
 
     /// Its core, while it runs.
@@ -195,6 +204,13 @@ impl Peer {
     /// What is on its disk while it is offline.
     pub(crate) fn disk(&self) -> Option<&Arc<Index>> {
         self.cold.as_ref()?.index.as_ref()
+    }
+
+    /// The number of the value that its node of the flat table holds, running or
+    /// not.
+    pub(crate) fn holds(&self, key: &Key) -> Option<u64> {
+        let kept = || self.cold.as_ref()?.flat.as_ref();
+        self.flat.as_ref().or_else(kept)?.holds(key)
     }
 
     pub(super) fn cold(&mut self) -> &mut Cold {

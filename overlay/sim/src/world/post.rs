@@ -19,6 +19,9 @@ const PACKET: u64 = 1_200;
 /// Bytes that wait for one uplink before more are lost: the session's queue of
 /// the driver, a few times.
 const MAX_WAITING: u64 = 4 * 1024 * 1024;
+/// What requests of users, and answers to them, are counted as.
+pub(super) const REQUEST: &str = "request";
+pub(super) const RESPONSE: &str = "response";
 /// Time to notice a lost packet, beyond the round trip.
 const NOTICE_LOSS_US: u64 = 25_000;
 
@@ -27,10 +30,21 @@ const NOTICE_LOSS_US: u64 = 25_000;
 pub struct Traffic {
     /// Messages and bytes of each kind.
     pub by_kind: BTreeMap<&'static str, (u64, u64)>,
+    /// Bytes of requests that users' operations are made of, and of their answers.
+    pub for_users: u64,
     /// Messages that did not fit a queue.
     pub overflowed: u64,
     /// The longest that a message waited for its uplink, microseconds.
     pub longest_wait_us: u64,
+}
+
+impl Traffic {
+    pub(super) fn count(&mut self, kind: &'static str, bytes: u64, for_user: bool) {
+        let counted = self.by_kind.entry(kind).or_default();
+        counted.0 += 1;
+        counted.1 += bytes;
+        self.for_users += bytes * u64::from(for_user);
+    }
 }
 
 impl World {
@@ -84,9 +98,8 @@ impl World {
         };
         let number = session.number;
         let bytes = size + PACKET_OVERHEAD * size.div_ceil(PACKET).max(1);
-        let counted = self.traffic.by_kind.entry(kind).or_default();
-        counted.0 += 1;
-        counted.1 += bytes;
+        let for_user = matches!(kind, REQUEST | RESPONSE);
+        self.traffic.count(kind, bytes, for_user);
         let Some(departs) = self.through_uplink(from, bytes) else {
             self.traffic.overflowed += 1;
             return None;
@@ -125,7 +138,7 @@ impl World {
     /// When what arrives at `arrives` is through the downlink of `to`. What
     /// waits there is counted as of now: a packet that is long on its way does
     /// not hold up those that overtake it.
-    fn through_downlink(&mut self, to: PeerId, arrives: u64, bytes: u64) -> u64 {
+    pub(super) fn through_downlink(&mut self, to: PeerId, arrives: u64, bytes: u64) -> u64 {
         let clock = self.clock;
         let peer = &mut self.peers[to as usize];
         let takes = bytes * 8_000_000 / peer.spec.down_bps.max(1);
@@ -152,13 +165,18 @@ impl World {
         base + self.draw.below(jitter.max(1))
     }
 
-    /// What lost packets cost: each is sent again after a round trip or so.
-    fn lost_time(&mut self, from: PeerId, to: PeerId) -> u64 {
+    /// Packets lost between two peers, millionths.
+    pub(super) fn loss(&self, from: PeerId, to: PeerId) -> u32 {
         let (a, b) = (
             &self.peers[from as usize].spec,
             &self.peers[to as usize].spec,
         );
-        let loss = self.config.net.loss_ppm + a.loss_ppm + b.loss_ppm;
+        self.config.net.loss_ppm + a.loss_ppm + b.loss_ppm
+    }
+
+    /// What lost packets cost: each is sent again after a round trip or so.
+    fn lost_time(&mut self, from: PeerId, to: PeerId) -> u64 {
+        let loss = self.loss(from, to);
         let mut cost = 0;
         let mut patience = NOTICE_LOSS_US;
         while self.draw.chance(loss.min(900_000)) {

@@ -6,14 +6,14 @@ use canopy_proto::wire::refusal::Code;
 use canopy_proto::wire::{Refusal, Request, Response, request, response};
 use prost::Message;
 
-use super::post::occupy;
+use super::post::{REQUEST, RESPONSE, occupy};
 use super::{Coming, PeerId, World, peer};
 use crate::data::{Data, Handled, Known, Work};
 use crate::net::State;
 use crate::users::Done;
 
 /// Processor time of a request, microseconds: about 30 000 a second on a core.
-const REQUEST_US: u64 = 30;
+pub(super) const REQUEST_US: u64 = 30;
 /// Requests waiting for the processor before more are refused, microseconds of
 /// its time.
 const MAX_BUSY_US: u64 = 2_000_000;
@@ -23,6 +23,8 @@ const HAND_OVER_EVERY_US: u64 = 2_000_000;
 /// How often a super-node tells its core how busy it is. The role does so every
 /// second; less often is less work for the simulator.
 const REPORT_EVERY_US: u64 = 5_000_000;
+/// What offers of copies to their owners are counted as.
+const REPAIR: &str = "repair";
 /// What counts as full use; as the role's defaults.
 const FULL_SESSIONS: u64 = 50_000;
 const FULL_OPERATIONS_PER_S: u64 = 20_000;
@@ -85,6 +87,10 @@ impl World {
         let Some(kind) = request.kind.map(Box::new) else {
             return;
         };
+        let counted = match *kind {
+            request::Kind::Offer(_) => REPAIR,
+            _ => REQUEST,
+        };
         let asked = |number| Coming::Asked {
             call,
             from,
@@ -101,7 +107,7 @@ impl World {
             return self.later(after, Coming::CallFailed(call));
         }
         // Otherwise it is lost, and its deadline passes.
-        if let Some((number, at)) = self.travel(from, to, "request", size) {
+        if let Some((number, at)) = self.travel(from, to, counted, size) {
             self.queue.push(at, asked(number));
         }
     }
@@ -146,6 +152,8 @@ impl World {
     /// The processor comes to a request.
     pub(super) fn handle(&mut self, call: u64, from: PeerId, to: PeerId, request: request::Kind) {
         self.note(17, to, u64::from(from));
+        let for_user = !matches!(request, request::Kind::Offer(_));
+        self.peers[to as usize].served += u64::from(for_user);
         let node = self.peers[from as usize].node;
         let Some(data) = self.data.as_ref().filter(|_| self.peer(to).online()) else {
             return;
@@ -173,6 +181,10 @@ impl World {
         let Some(response) = response.kind.map(Box::new) else {
             return;
         };
+        let counted = match *response {
+            response::Kind::Offer(_) => REPAIR,
+            _ => RESPONSE,
+        };
         let answered = |number| Coming::Answered {
             call,
             from,
@@ -184,7 +196,7 @@ impl World {
             return self.later(1, answered(0));
         }
         if self.has_session(from, to)
-            && let Some((number, at)) = self.travel(from, to, "response", size)
+            && let Some((number, at)) = self.travel(from, to, counted, size)
         {
             self.queue.push(at, answered(number));
         }
