@@ -133,6 +133,8 @@ impl Data {
         known: Known,
     ) -> Client<SimCalls> {
         let shared = self.shared.clone();
+        let runtime = self.runtime.handle().clone();
+        let _inside = runtime.enter();
         let node = self.node(id, known);
         let calls = SimCalls::new(node.view.clone(), shared);
         let make = || Client::new(calls, identity(), PATIENCE);
@@ -159,6 +161,7 @@ impl Data {
 
     /// A peer has another placement.
     pub(crate) fn placed(&self, id: PeerId, placement: &Placement) {
+        let _inside = self.runtime.enter();
         if let Some(node) = self.nodes.get(&id) {
             node.view.place(placement.clone());
             if let Some(service) = &node.service {
@@ -230,6 +233,8 @@ impl Data {
             return Handled::NotServing;
         };
         let (from, node) = from;
+        // Outside of the runtime, `Instant::now` is this machine's time.
+        let _inside = self.runtime.enter();
         if let Some(response) = service.try_now(node, &request) {
             return Handled::Now(response);
         }
