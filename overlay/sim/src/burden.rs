@@ -72,3 +72,62 @@ impl Burden {
         figures.map(|(name, value)| (name.to_owned(), value)).into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::NetConfig;
+    use crate::scenario::{Scenario, Topology};
+    use crate::world::WorldConfig;
+
+    #[test]
+    fn the_weakest_tenth_is_that_of_the_thinnest_lines() {
+        let scenario = Scenario::find("steady").expect("a built-in scenario");
+        let mut world = World::new(
+            WorldConfig {
+                net: NetConfig::default(),
+                timing: scenario.timing(),
+                topology: Topology::Flat.into(),
+                ratio: 40,
+                cache: 200,
+                max_leaves: 100,
+                floor_bps: 0,
+                bootstraps: 1,
+                operator: None,
+                peers: 20,
+                flat: true,
+            },
+            1,
+        );
+        for id in 0..20u64 {
+            let up_bps = match id {
+                7 | 9 => 8_000,
+                _ => 8_000_000,
+            };
+            world.add(|spec| spec.up_bps = up_bps);
+        }
+        let before = Burden {
+            at: 5_000_000,
+            peers: vec![(1_000, 10); 20],
+            for_users: 100,
+            measured: 0,
+        };
+        // In ten seconds, peer 7 fills a half of its line, 9 a tenth, 3 a fifth.
+        let mut after = Burden {
+            at: 15_000_000,
+            for_users: 1_001_100,
+            measured: 4_000,
+            ..before.clone()
+        };
+        after.peers[7] = (6_000, 10);
+        after.peers[9] = (2_000, 10);
+        after.peers[3] = (2_001_000, 60);
+        let figures = before.until(&after, &world);
+        assert_eq!(figures["weakest_uplink_use_milli"], 300.0);
+        assert_eq!(figures["busiest_uplink_use_milli"], 500.0);
+        assert_eq!(figures["busiest_peer_requests_a_second"], 5.0);
+        assert_eq!(figures["sent_bytes_a_second_a_peer"], 10_030.0);
+        assert_eq!(figures["maintenance_bytes_a_second_a_peer"], 5_025.0);
+        assert_eq!(figures["measurement_bytes_a_second_a_peer"], 20.0);
+    }
+}

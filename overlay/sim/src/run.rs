@@ -519,3 +519,35 @@ fn operator(seed: u64) -> Identity {
     hasher.update(&seed.to_le_bytes());
     Identity::from_secret(*hasher.finalize().as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everybody's NAT and line, and who is named.
+    fn population(topology: Topology) -> (Vec<(Nat, u64, u64)>, Vec<PeerId>) {
+        let mut scenario = Scenario::find("steady").expect("a built-in scenario");
+        scenario.topology = topology;
+        let mut ignore = |_: &Sample, _| ();
+        let run = Run::new(scenario, 5, &mut ignore).expect("it can be run");
+        let specs = run.world.peers().iter().map(|peer| &peer.spec);
+        let lines = specs.map(|spec| (spec.nat, spec.up_bps, spec.down_bps));
+        let all = 0..run.world.peers().len() as PeerId;
+        let named = all.filter(|id| run.world.is_designated(*id)).collect();
+        (lines.collect(), named)
+    }
+
+    #[test]
+    fn random_hosts_are_peers_like_all_others_and_as_many_as_an_operator_names() {
+        let (peers, nobody) = population(Topology::Elected);
+        assert!(nobody.is_empty());
+        let (same, hosts) = population(Topology::Random);
+        assert_eq!(same, peers);
+        assert_eq!(population(Topology::Flat), (same, nobody));
+        assert!(hosts.iter().all(|id| peers[*id as usize].0 == Nat::Open));
+        let (others, named) = population(Topology::Hybrid);
+        assert_eq!(hosts.len(), named.len());
+        assert!(named.iter().all(|id| others[*id as usize].1 >= 100_000_000));
+        assert_ne!(hosts, named);
+    }
+}

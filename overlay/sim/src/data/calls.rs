@@ -246,3 +246,36 @@ impl Calls for SimCalls {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_count_as_hops_when_one_follows_from_another() {
+        let ask = || TRAIL.with(Trail::step);
+        let (_, hops) = counted(async {
+            let (first, second) = (ask(), ask());
+            // Whoever got the second passes it on, and later once more.
+            followed(Some(second), async {
+                ask();
+                tokio::time::advance(Duration::from_millis(5)).await;
+                ask();
+            })
+            .await;
+            // The first passes it on at the same time.
+            followed(Some(first), async { ask() }).await;
+        })
+        .await;
+        assert_eq!(hops, 3);
+        // Sent again because nothing came.
+        let (_, hops) = counted(async {
+            ask();
+            tokio::time::advance(Duration::from_secs(1)).await;
+            ask();
+        })
+        .await;
+        assert_eq!(hops, 2);
+        assert_eq!(counted(async {}).await.1, 0);
+    }
+}

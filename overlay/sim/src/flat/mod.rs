@@ -17,7 +17,8 @@
 //! - Reads take the higher of two holders' numbers, as Canopy's do, where BEP 44
 //!   walks to the end; a write is acknowledged by a majority of the k it goes to,
 //!   as rust-libp2p's `Quorum::Majority`.
-//! - Table and values survive a restart; addresses never change.
+//! - Tables survive a restart, and addresses never change. Values do not survive
+//!   it, as in libtorrent: what a node missed while it was away would be read.
 //!
 //! Not modelled: copies along the path of a read (values change), and the
 //! publisher's refresh after a day (runs are shorter).

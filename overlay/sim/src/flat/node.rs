@@ -154,19 +154,17 @@ impl Node {
         }
     }
 
-    /// It starts, with whatever it kept, and joins.
+    /// It starts, with the table that it had, and joins.
     pub(crate) fn start(&mut self, now: u64, bootstraps: Vec<Contact>) {
         self.bootstraps = bootstraps;
-        let values = self.values.iter();
-        let due = values.map(|(key, value)| (value.republish_at, Timer::Republish(*key)));
-        self.timers = due.collect();
-        self.timers.insert((now, Timer::Join));
+        self.timers = BTreeSet::from([(now, Timer::Join)]);
         let first = now + self.draw.below(UPKEEP_US);
         self.timers.insert((first, Timer::Upkeep));
     }
 
     /// It ends; the wishes that come to nothing with it.
     pub(crate) fn stop(&mut self) -> Vec<u64> {
+        self.values.clear();
         self.pending.clear();
         self.outputs.clear();
         let tasks = std::mem::take(&mut self.tasks);

@@ -1,6 +1,6 @@
 //! The scenarios that the program brings along.
 
-const ALL: [(&str, &str); 25] = [
+const ALL: [(&str, &str); 27] = [
     ("steady", include_str!("../../scenarios/steady.toml")),
     ("crowd", include_str!("../../scenarios/crowd.toml")),
     ("churn", include_str!("../../scenarios/churn.toml")),
@@ -52,6 +52,11 @@ const ALL: [(&str, &str); 25] = [
     (
         "dead-cache",
         include_str!("../../scenarios/dead-cache.toml"),
+    ),
+    ("baseline", include_str!("../../scenarios/baseline.toml")),
+    (
+        "baseline-harsh",
+        include_str!("../../scenarios/baseline-harsh.toml"),
     ),
 ];
 

@@ -123,6 +123,12 @@ impl World {
         self.tell(id, Input::StepDown);
     }
 
+    /// Whether the operator named a peer.
+    #[cfg(test)]
+    pub(crate) fn is_designated(&self, id: PeerId) -> bool {
+        self.designations.contains_key(&id)
+    }
+
     /// From its next start on, the peer holds this designation.
     pub fn designate(&mut self, id: PeerId, mandate: SignedMandate) {
         self.designations.insert(id, mandate);

@@ -206,11 +206,9 @@ impl Peer {
         self.cold.as_ref()?.index.as_ref()
     }
 
-    /// The number of the value that its node of the flat table holds, running or
-    /// not.
+    /// The number of the value that its node of the flat table holds.
     pub(crate) fn holds(&self, key: &Key) -> Option<u64> {
-        let kept = || self.cold.as_ref()?.flat.as_ref();
-        self.flat.as_ref().or_else(kept)?.holds(key)
+        self.flat.as_ref()?.holds(key)
     }
 
     pub(super) fn cold(&mut self) -> &mut Cold {
