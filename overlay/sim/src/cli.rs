@@ -111,7 +111,9 @@ enum TopologyArg {
     Pure,
     Hybrid,
     Elected,
+    /// For comparison: static super-nodes, drawn at random.
     Random,
+    /// For comparison: a flat Kademlia.
     Flat,
 }
 

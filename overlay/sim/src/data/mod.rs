@@ -75,7 +75,9 @@ pub(crate) struct Data {
     shared: Arc<Shared>,
     /// Of clients that are gone.
     past: ClientStats,
-    /// Last, so that what lives on it goes first.
+    /// Entered before anything of a service or client is called: elsewhere
+    /// `Instant::now` is this machine's time. Last, so that what lives on it goes
+    /// first.
     runtime: Runtime,
 }
 
@@ -233,7 +235,6 @@ impl Data {
             return Handled::NotServing;
         };
         let (from, node) = from;
-        // Outside of the runtime, `Instant::now` is this machine's time.
         let _inside = self.runtime.enter();
         if let Some(response) = service.try_now(node, &request) {
             return Handled::Now(response);
@@ -305,5 +306,42 @@ fn sum(a: ClientStats, b: ClientStats) -> ClientStats {
         hedged: a.hedged + b.hedged,
         retried: a.retried + b.retried,
         ..a
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use canopy_core::placement::Member;
+    use canopy_proto::wire;
+
+    #[test]
+    fn services_read_the_time_of_the_world_wherever_they_are_called() {
+        let mut data = Data::new().expect("a runtime");
+        let node = |n: u8| NodeId([n; 32]);
+        let member = |n| Member {
+            node: node(n),
+            seats: 1,
+            domain: "".into(),
+        };
+        let both = [member(1), member(2)].into_iter().collect();
+        data.serve(1, None, (node(1), both, 0));
+        let get = || {
+            let get = wire::Get {
+                key: vec![7; 32].into(),
+                local: true,
+                ..Default::default()
+            };
+            match data.handle(1, (2, node(2)), 1, request::Kind::Get(get)) {
+                Handled::Now(response::Kind::Get(reply)) => reply.settling,
+                _ => panic!("a local read is answered at once"),
+            }
+        };
+        assert!(get(), "it has just come and may lack something");
+        let minute = 60_000_000;
+        while data.advance(minute) < minute {
+            data.take_work();
+        }
+        assert!(!get(), "by now it has what there is");
     }
 }

@@ -18,7 +18,9 @@
 //!   walks to the end; a write is acknowledged by a majority of the k it goes to,
 //!   as rust-libp2p's `Quorum::Majority`.
 //! - Tables survive a restart, and addresses never change. Values do not survive
-//!   it, as in libtorrent: what a node missed while it was away would be read.
+//!   it, as in libtorrent: otherwise reads found what a node had missed while it
+//!   was away, forty times as often with sessions of half an hour. When all
+//!   restart at once, all is lost.
 //!
 //! Not modelled: copies along the path of a read (values change), and the
 //! publisher's refresh after a day (runs are shorter).

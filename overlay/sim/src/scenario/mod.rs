@@ -49,9 +49,9 @@ pub enum Topology {
     /// Those whom the others elect.
     #[default]
     Elected,
-    /// Static super-nodes, for comparison: as many as one for each
-    /// [`Scenario::ratio`] peers, drawn at random among those that can be
-    /// dialled, with the lines that they have.
+    /// Static super-nodes, for comparison: one for each [`Scenario::ratio`] peers
+    /// and three at least, drawn at random among those that can be dialled, with
+    /// the lines that they have.
     Random,
     /// Nobody serves for others, for comparison: all peers that can be dialled
     /// are nodes of a flat Kademlia.
