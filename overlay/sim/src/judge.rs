@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 
 use canopy_core::node::Role;
 
-use crate::burden::Burden;
 use crate::net::Nat;
 use crate::run::{Run, SECOND};
 use crate::users::RECKONINGS;
-use crate::world::PeerId;
 
 /// Pause between two looks for what was not found.
 const RECKON_AGAIN: u64 = 10 * SECOND;
@@ -58,25 +56,15 @@ impl Run<'_> {
     pub(crate) fn begin_use(&mut self) {
         let now = self.world.clock();
         self.loads.begin(&self.world);
-        let burden = Burden::of(&self.world);
-        self.burden = Some((burden.clone(), burden));
         if let Some(users) = &mut self.users {
             users.begin(now);
-        }
-        if let Some(data) = self.world.data() {
-            let done = |id| data.index_stats(id).map(|stats| (id, stats.operations()));
-            self.before = data.serving().filter_map(done).collect();
         }
     }
 
     /// Users rest, and look for all that was ever acknowledged to them. `quiet`:
     /// from then on they should have been served.
     pub(crate) fn end_use(&mut self, quiet: u64) {
-        self.work = self.work_done();
         self.loads.end(&self.world);
-        if let Some((_, after)) = &mut self.burden {
-            *after = Burden::of(&self.world);
-        }
         if let Some(users) = &mut self.users {
             users.rest();
         }
@@ -108,25 +96,6 @@ impl Run<'_> {
         while self.users.as_ref().is_some_and(|users| users.busy()) && self.world.clock() < until {
             self.go_to(self.world.clock() + SECOND / 10);
         }
-    }
-
-    /// Operations of those who served from the beginning, and their seats.
-    fn work_done(&self) -> Vec<(u64, u64)> {
-        let work = |(id, before): (&PeerId, &u64)| {
-            let peer = self.world.peer(*id);
-            let member = peer.core()?.placement().get(&peer.node)?;
-            let now = self.world.data()?.index_stats(*id)?.operations();
-            Some((now.saturating_sub(*before), u64::from(member.seats)))
-        };
-        self.before.iter().filter_map(work).collect()
-    }
-
-    /// The most work for its capacity over the mean, thousandths.
-    fn imbalance_milli(&self) -> u64 {
-        let sum = |of: fn(&(u64, u64)) -> u64| self.work.iter().map(of).sum::<u64>();
-        let (work, seats) = (sum(|w| w.0), sum(|w| w.1));
-        let per = |(done, of): &(u64, u64)| (done * seats * 1000).checked_div(work * of);
-        self.work.iter().filter_map(per).max().unwrap_or(0)
     }
 
     /// Of a thousand operations, how many took one request.
@@ -162,7 +131,7 @@ impl Run<'_> {
             let how = format!("{first} of 1000 operations, not {}", expect.first_try_milli);
             broken.push(("one request is enough", how));
         }
-        let most = self.imbalance_milli();
+        let most = self.loads.imbalance_milli();
         if let Some(limit) = expect.imbalance_milli.filter(|limit| most > *limit) {
             let how = format!("{most} thousandths of the mean, {limit} may be");
             broken.push(("work follows capacity", how));
@@ -174,7 +143,7 @@ impl Run<'_> {
 
     /// Figures of how users were served.
     pub(crate) fn used(&mut self) -> BTreeMap<String, f64> {
-        let (first, most) = (self.first_try_milli(), self.imbalance_milli());
+        let (first, most) = (self.first_try_milli(), self.loads.imbalance_milli());
         let gone = self.gone;
         let stats = self.world.data().map(|data| data.stats());
         let Some(users) = &mut self.users else {

@@ -12,7 +12,7 @@
 //! | [`run`](mod@run), [`report`] | running it, and what came of it |
 //! | `users`, `data` | the production client and index service, in virtual time |
 //! | `flat` | a flat Kademlia in place of the core, to compare with |
-//! | [`loads`], [`ballots`] | the work of each super-node, a race ballot by ballot |
+//! | [`loads`], [`ballots`] | what the overlay costs whom, a race ballot by ballot |
 //! | [`picture`] | runs, drawn |
 //! | [`cli`] | the program `canopy-sim` |
 //! | [`world`] | cores, sessions, messages, measurements, faults |
@@ -20,7 +20,6 @@
 //! | [`queue`], [`draw`], [`digest`] | order, chance, and proof that a run is the same run |
 
 pub mod ballots;
-mod burden;
 pub mod cli;
 mod data;
 pub mod digest;

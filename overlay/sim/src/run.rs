@@ -10,7 +10,6 @@ use canopy_core::node::{Role, Stand};
 use canopy_core::placement::R;
 
 use crate::ballots::Ballots;
-use crate::burden::Burden;
 use crate::data::Data;
 use crate::draw::Draw;
 use crate::loads::Loads;
@@ -64,12 +63,6 @@ pub(crate) struct Run<'a> {
     faults: Vec<(f64, String)>,
     sampled: u64,
     trace: Option<Vec<String>>,
-    /// Operations that each had done when users began.
-    pub(crate) before: std::collections::BTreeMap<PeerId, u64>,
-    /// Operations until the end, and seats.
-    pub(crate) work: Vec<(u64, u64)>,
-    /// What was sent and served before users began, and when they rested.
-    pub(crate) burden: Option<(Burden, Burden)>,
     /// Values that are gone with two of their owners.
     pub(crate) gone: u64,
     /// When peers come and go by themselves: time, peer.
@@ -140,9 +133,6 @@ impl<'a> Run<'a> {
             faults: Vec::new(),
             sampled: 0,
             trace: None,
-            before: Default::default(),
-            work: Vec::new(),
-            burden: None,
             gone: 0,
             churn: Default::default(),
         };
@@ -481,9 +471,7 @@ impl<'a> Run<'a> {
         let wait = self.world.traffic().longest_wait_us as f64 / 1e6;
         figure("longest_wait_for_an_uplink_s", wait);
         report.figures.extend(self.used());
-        if let Some((before, after)) = &self.burden {
-            report.figures.extend(before.until(after, &self.world));
-        }
+        report.figures.extend(self.loads.figures(&self.world));
         let by_kind = self.world.traffic().by_kind.iter();
         report.traffic = by_kind
             .map(|(kind, counts)| ((*kind).to_owned(), *counts))
@@ -494,8 +482,8 @@ impl<'a> Run<'a> {
             report.unasked = users.unasked();
             report.read_ms = users.read_percentiles_ms();
             report.hops = users.hops();
+            report.loads = self.loads.finish(&self.world);
         }
-        report.loads = self.loads.finish(&self.world);
         report.race = self.ballots.finish();
         report.faults = self.faults;
         report.trace = self.trace.unwrap_or_default();

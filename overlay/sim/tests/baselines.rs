@@ -38,6 +38,17 @@ fn flat_kademlia_finds_all_that_was_stored_when_nothing_fails() {
     // Every open peer serves, and nobody else.
     let serving = figure("super_nodes");
     assert!((50.0..90.0).contains(&serving), "{report}");
+    // Each has as much due as another, and pictures tell how busy they are.
+    assert_eq!(report.loads.len() as f64, serving);
+    assert!(
+        report
+            .loads
+            .iter()
+            .all(|load| load.seats == 1 && load.remains)
+    );
+    let done: u64 = report.loads.iter().map(|load| load.operations).sum();
+    assert!(done as f64 > figure("operations_ok"), "{done}");
+    assert!(report.samples.iter().any(|s| s.utilisation_worst > 0.0));
 }
 
 #[test]

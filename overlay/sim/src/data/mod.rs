@@ -188,12 +188,6 @@ impl Data {
         self.nodes.get(&id)?.service.as_ref()
     }
 
-    /// Those who have an index.
-    pub(crate) fn serving(&self) -> impl Iterator<Item = PeerId> {
-        let with = self.nodes.iter().filter(|(_, node)| node.service.is_some());
-        with.map(|(id, _)| *id)
-    }
-
     /// What the index of a peer did since it began, and holds.
     pub(crate) fn index_stats(&self, id: PeerId) -> Option<IndexStats> {
         self.service(id).map(IndexService::stats)

@@ -5,7 +5,7 @@ use canopy_core::keyspace::keys;
 use canopy_core::node::Role;
 
 use super::post::occupy;
-use super::requests::REQUEST_US;
+use super::requests::{REPORT_EVERY_US, REQUEST_US};
 use super::{Coming, PeerId, World};
 use crate::flat::{Contact, Ended, Message, Node, Output, Wish};
 use crate::net::Nat;
@@ -46,6 +46,7 @@ impl World {
         peer.flat = Some(node);
         peer.role = Role::Leaf;
         peer.homes = 0;
+        peer.load_milli = 0;
         peer.started_at = clock;
         self.note(1, id, 0);
         self.wake_flat(id);
@@ -86,6 +87,8 @@ impl World {
                     peer.homes = 1;
                     if peer.flat.as_ref().is_some_and(|node| node.is_server()) {
                         peer.role = Role::SuperNode;
+                        peer.reported = (peer.sent, peer.served);
+                        self.later(REPORT_EVERY_US, Coming::Report(id));
                     }
                     self.note(10, id, 0);
                 }

@@ -22,7 +22,7 @@ const MAX_BUSY_US: u64 = 2_000_000;
 const HAND_OVER_EVERY_US: u64 = 2_000_000;
 /// How often a super-node tells its core how busy it is. The role does so every
 /// second; less often is less work for the simulator.
-const REPORT_EVERY_US: u64 = 5_000_000;
+pub(super) const REPORT_EVERY_US: u64 = 5_000_000;
 /// What offers of copies to their owners are counted as.
 const REPAIR: &str = "repair";
 /// What counts as full use; as the role's defaults.
@@ -299,13 +299,16 @@ impl World {
     pub(super) fn report(&mut self, id: PeerId) {
         let peer = &self.peers[id as usize];
         let stats = self.data.as_ref().and_then(|data| data.index_stats(id));
-        let Some(stats) = stats.filter(|_| peer.role == Role::SuperNode) else {
-            return;
+        let (now, memory) = match (stats, &peer.flat) {
+            _ if peer.role != Role::SuperNode => return,
+            (Some(stats), _) => (stats.operations(), stats.utilisation_milli),
+            // A node of the flat table is measured the same way, but tells nobody.
+            (None, Some(_)) => (peer.served, 0),
+            (None, None) => return,
         };
         let (bytes, operations) = peer.reported;
         let milli = |used: u64, full: u64| (used * 1000 / full.max(1)).min(1_000_000) as u32;
         // A count that went back began anew.
-        let now = stats.operations();
         let done = now.checked_sub(operations).unwrap_or(now);
         let per_s = done * 1_000_000 / REPORT_EVERY_US;
         let bps = peer.sent.saturating_sub(bytes) * 8_000_000 / REPORT_EVERY_US;
@@ -313,11 +316,11 @@ impl World {
             connections: milli(peer.sessions.len() as u64, FULL_SESSIONS),
             operations: milli(per_s, FULL_OPERATIONS_PER_S),
             bytes: milli(bps, peer.spec.up_bps),
-            memory: stats.utilisation_milli,
+            memory,
             cpu: milli(per_s * REQUEST_US * u64::from(peer.spec.slow), 1_000_000),
         };
         let peer = &mut self.peers[id as usize];
-        peer.reported = (peer.sent, stats.operations());
+        peer.reported = (peer.sent, now);
         peer.load_milli = load.worst();
         self.tell(id, Input::Load(load));
         self.later(REPORT_EVERY_US, Coming::Report(id));
