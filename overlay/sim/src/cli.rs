@@ -330,7 +330,7 @@ fn sweep(what: &What, (from, to): (u64, u64)) -> Result<bool, ScenarioError> {
 }
 
 /// Compared first, for they say most.
-const FIRST: [&str; 16] = [
+const FIRST: [&str; 17] = [
     "super_nodes",
     "hops_p50",
     "hops_p99",
@@ -338,6 +338,7 @@ const FIRST: [&str; 16] = [
     "read_p99_ms",
     "operations_ok",
     "operations_failed",
+    "operations_that_nobody_could_begin",
     "reads_that_missed_a_write",
     "first_try_milli",
     "weakest_uplink_use_milli",

@@ -153,6 +153,7 @@ impl Run<'_> {
         let figures = [
             ("operations_ok", users.ok as f64),
             ("operations_failed", users.failed as f64),
+            ("operations_that_nobody_could_begin", users.unasked as f64),
             ("reads_that_missed_a_write", users.stale as f64),
             ("operations_hedged", stats.hedged as f64),
             ("operations_retried", (stats.retried + users.again) as f64),

@@ -479,7 +479,7 @@ impl<'a> Run<'a> {
         report.samples = self.samples;
         if let Some(users) = &mut self.users {
             report.requests = users.course();
-            report.unasked = users.unasked();
+            report.unasked = users.unasked_course();
             report.read_ms = users.read_percentiles_ms();
             report.hops = users.hops();
             report.loads = self.loads.finish(&self.world);

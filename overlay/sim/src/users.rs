@@ -150,6 +150,8 @@ pub(crate) struct Users {
     hops: Vec<u32>,
     pub(crate) ok: u64,
     pub(crate) failed: u64,
+    /// Those that nobody could begin, for want of a super-node.
+    pub(crate) unasked: u64,
     /// Reads that found less than was acknowledged before they began.
     pub(crate) stale: u64,
     /// Operations for which some request was not answered in time.
@@ -184,6 +186,7 @@ impl Users {
             again: 0,
             ok: 0,
             failed: 0,
+            unasked: 0,
             stale: 0,
             under_way: 0,
         }
@@ -233,19 +236,21 @@ impl Users {
             return;
         };
         // What nobody has written yet is written first.
-        let begun = if writes || value.acknowledged == 0 {
-            self.write(world, key, value)
-        } else {
-            match self.somebody(world) {
-                Some(reader) => {
-                    self.read(world, reader, key, false);
-                    true
-                }
-                None => false,
-            }
+        let writes = writes || value.acknowledged == 0;
+        let user = match writes {
+            true => Some(value.owner),
+            false => self.somebody(world),
         };
-        if !begun {
+        let Some(user) = user.filter(|id| well(world, *id)) else {
+            return;
+        };
+        if !ready(world, user) {
+            self.unasked += 1;
             self.slot(world.clock()).unasked += 1;
+        } else if writes {
+            self.write(world, key, value);
+        } else {
+            self.read(world, user, key, false);
         }
     }
 
@@ -257,21 +262,22 @@ impl Users {
         &mut self.slots[slot]
     }
 
-    /// A user whose peer runs and has a home.
+    /// A user whose peer runs and has a home; one without a home if none is found.
     fn somebody(&mut self, world: &World) -> Option<PeerId> {
-        (0..TRIES).find_map(|_| {
+        let mut homeless = None;
+        for _ in 0..TRIES {
             let id = *self.people.get(self.draw.index(self.people.len()))?;
-            ready(world, id).then_some(id)
-        })
+            if ready(world, id) {
+                return Some(id);
+            }
+            homeless = homeless.or(well(world, id).then_some(id));
+        }
+        homeless
     }
 
-    /// False: nobody has a super-node to ask.
-    fn write(&mut self, world: &mut World, key: usize, value: Value) -> bool {
-        if value.writing || !world.peer(value.owner).online() {
-            return true;
-        }
-        if !ready(world, value.owner) {
-            return false;
+    fn write(&mut self, world: &mut World, key: usize, value: Value) {
+        if value.writing {
+            return;
         }
         let client = world.client(value.owner);
         let number = value.written + 1;
@@ -283,8 +289,7 @@ impl Users {
             let wish = Wish::Write(name(world, value.owner, key), number);
             let outcome = Outcome::NotStored;
             let begun = Done::begun(key, number, begun_us, outcome, false);
-            world.wish_flat(value.owner, wish, begun);
-            return true;
+            return world.wish_flat(value.owner, wish, begun);
         };
         let mut data = number.to_be_bytes().to_vec();
         data.resize(self.config.value_bytes.max(NUMBER), 0);
@@ -300,7 +305,6 @@ impl Users {
         if let Some(data) = world.data() {
             data.begin(wish);
         }
-        true
     }
 
     fn read(&mut self, world: &mut World, reader: PeerId, key: usize, last: bool) {
@@ -364,12 +368,13 @@ impl Users {
         }
     }
 
-    /// Of a thousand operations that began from `from` on, how many succeeded.
+    /// Of a thousand operations that users wanted from `from` on, how many
+    /// succeeded; those that nobody could begin did not.
     pub(crate) fn ok_milli(&self, from: u64) -> Option<u64> {
         let first = (from.div_ceil(SLOT_US)) as usize;
         let slots = self.slots.iter().skip(first);
         let (ok, failed) = slots.fold((0, 0), |(ok, failed), slot| {
-            (ok + slot.ok, failed + slot.failed)
+            (ok + slot.ok, failed + slot.failed + slot.unasked)
         });
         (ok * 1000).checked_div(ok + failed)
     }
@@ -382,9 +387,9 @@ impl Users {
         slots.collect()
     }
 
-    /// The same slots: how many operations nobody could begin, because nobody had
-    /// a super-node to ask.
-    pub(crate) fn unasked(&self) -> Vec<u64> {
+    /// The same slots: how many operations nobody could begin, for want of a
+    /// super-node.
+    pub(crate) fn unasked_course(&self) -> Vec<u64> {
         self.begun().map(|(_, slot)| slot.unasked).collect()
     }
 
@@ -433,7 +438,7 @@ impl Users {
             };
             let key = *from + next;
             *from = key + 1;
-            if let Some(reader) = self.somebody(world) {
+            if let Some(reader) = self.somebody(world).filter(|id| ready(world, *id)) {
                 self.read(world, reader, key, true);
             }
         }
@@ -471,10 +476,16 @@ impl Users {
 }
 
 /// Whether a user can expect to be served: whose own line is broken cannot.
+fn well(world: &World, id: PeerId) -> bool {
+    let peer = world.peer(id);
+    let broken = peer.spec.lag_us > 0 || peer.spec.loss_ppm > 0 || peer.spec.drops;
+    !broken && peer.online()
+}
+
+/// Whether one such has somebody to ask.
 fn ready(world: &World, id: PeerId) -> bool {
     let peer = world.peer(id);
-    let well = peer.spec.lag_us == 0 && peer.spec.loss_ppm == 0 && !peer.spec.drops;
-    well && peer.online() && (peer.homes > 0 || peer.role == Role::SuperNode)
+    well(world, id) && (peer.homes > 0 || peer.role == Role::SuperNode)
 }
 
 /// Where a value lives in the keyspace.

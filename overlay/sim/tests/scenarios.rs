@@ -89,6 +89,11 @@ fn a_report_has_what_pictures_show() {
     assert_eq!(report.read_ms.len(), 101);
     assert!(report.read_ms.is_sorted());
     assert_eq!(report.requests.len(), report.unasked.len());
+    let unasked: u64 = report.unasked.iter().sum();
+    assert_eq!(
+        report.figures["operations_that_nobody_could_begin"],
+        unasked as f64
+    );
 
     let done: u64 = report.loads.iter().map(|load| load.operations).sum();
     let due: f64 = report.loads.iter().map(|load| load.due).sum();

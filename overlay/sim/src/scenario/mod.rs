@@ -302,7 +302,7 @@ pub struct Expect {
     pub bad_milli: Option<u64>,
     /// Of 1 000 mandates, so many at most state over 1.33 times the truth.
     pub overrated_milli: Option<u64>,
-    /// Of a thousand operations of users so many at least succeed...
+    /// Of a thousand operations that users want so many at least succeed...
     pub ok_milli: u64,
     /// ...from so many seconds after the last fault on, or from the start where
     /// there is none.
