@@ -234,6 +234,7 @@ mod tests {
                 operator: None,
                 peers: 20,
                 flat: true,
+                value_bytes: 8,
             },
             1,
         );

@@ -111,6 +111,7 @@ impl<'a> Run<'a> {
                 operator: hosts.then(|| operator.node_id()),
                 peers: scenario.leaves,
                 flat,
+                value_bytes: scenario.users.map_or(0, |users| users.value_bytes as u64),
             },
             seed,
         );

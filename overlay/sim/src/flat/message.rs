@@ -14,8 +14,8 @@ const REPLY: u64 = 60;
 /// ...a list of contacts, and each of them: id, IPv4 address, port...
 const CONTACTS: u64 = 10;
 const CONTACT: u64 = 38;
-/// ...and a small mutable value: key, signature, sequence number, data.
-const VALUE: u64 = 160;
+/// ...and what a mutable value comes with: key, signature, sequence number.
+const VALUE: u64 = 152;
 
 /// A node, as others know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,13 +72,13 @@ impl Message {
         }
     }
 
-    /// Bytes in its packet.
-    pub(crate) fn size(&self) -> u64 {
+    /// Its bytes, where values have `data` bytes.
+    pub(crate) fn size(&self, data: u64) -> u64 {
         match &self.body {
             Body::Query(Query::FindNode(_) | Query::FindValue(_)) => QUERY + TARGET,
-            Body::Query(Query::Store(..)) => QUERY + VALUE,
+            Body::Query(Query::Store(..)) => QUERY + VALUE + data,
             Body::Nodes { closest, value } => {
-                let value = value.map_or(0, |_| VALUE);
+                let value = value.map_or(0, |_| VALUE + data);
                 REPLY + CONTACTS + CONTACT * closest.len() as u64 + value
             }
             Body::Stored => REPLY,

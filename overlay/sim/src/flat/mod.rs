@@ -5,7 +5,9 @@
 //! (IPTPS 2002), and where the paper leaves something open, what deployed tables
 //! do. Each choice that is not the paper's is made in its favour:
 //!
-//! - Requests are single UDP packets, without handshake, encryption or token.
+//! - Requests are single UDP packets, without handshake, encryption or token. A
+//!   value too long for one takes its room on the lines, and is lost no more often
+//!   than one packet is.
 //! - Who cannot be dialled asks and is never asked: BEP 43, and libp2p's client
 //!   mode. All others are servers, however thin their lines.
 //! - A request unanswered for a second makes room for another one, and a late

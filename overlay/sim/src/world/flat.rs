@@ -4,7 +4,7 @@
 use canopy_core::keyspace::keys;
 use canopy_core::node::Role;
 
-use super::post::occupy;
+use super::post::{PACKET, occupy};
 use super::requests::{REPORT_EVERY_US, REQUEST_US};
 use super::{Coming, PeerId, World};
 use crate::flat::{Contact, Ended, Message, Node, Output, Wish};
@@ -106,7 +106,8 @@ impl World {
     }
 
     fn send_packet(&mut self, from: PeerId, to: PeerId, message: Message) {
-        let bytes = message.size() + UDP_OVERHEAD;
+        let size = message.size(self.config.value_bytes);
+        let bytes = size + UDP_OVERHEAD * size.div_ceil(PACKET);
         self.traffic.count(message.kind(), bytes, message.for_user);
         let Some(departs) = self.through_uplink(from, bytes) else {
             self.traffic.overflowed += 1;
@@ -147,7 +148,11 @@ impl World {
     /// A node takes a packet in.
     pub(super) fn open(&mut self, packet: Packet) {
         let Packet { from, to, message } = packet;
-        self.note(21, to, u64::from(from) << 16 | message.size());
+        self.note(
+            21,
+            to,
+            u64::from(from) << 16 | message.size(self.config.value_bytes),
+        );
         let clock = self.clock;
         let peer = &mut self.peers[to as usize];
         peer.served += u64::from(message.is_query() && message.for_user);

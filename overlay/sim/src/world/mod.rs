@@ -69,6 +69,8 @@ pub struct WorldConfig {
     pub peers: u32,
     /// Peers run nodes of a flat table, to compare with, in place of cores.
     pub flat: bool,
+    /// How long users' values are there, bytes.
+    pub value_bytes: u64,
 }
 
 /// Something that will happen.

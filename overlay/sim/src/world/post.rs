@@ -15,7 +15,7 @@ use crate::net::{State, round_trip_us};
 /// the frame of the stream.
 const PACKET_OVERHEAD: u64 = 28 + 9 + 16 + 6;
 /// What a packet carries.
-const PACKET: u64 = 1_200;
+pub(super) const PACKET: u64 = 1_200;
 /// Bytes that wait for one uplink before more are lost: the session's queue of
 /// the driver, a few times.
 const MAX_WAITING: u64 = 4 * 1024 * 1024;
