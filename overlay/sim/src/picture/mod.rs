@@ -313,7 +313,11 @@ impl Page {
             "start",
             (16.0, true),
             INK,
-            &report.topology,
+            match report.topology.as_str() {
+                "random" => "random hosts (baseline)",
+                "flat" => "flat Kademlia (baseline)",
+                topology => topology,
+            },
         );
         let colour = match report.passed() {
             true => FAINT,

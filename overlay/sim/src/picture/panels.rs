@@ -221,6 +221,8 @@ fn loads(report: &Report) -> Panel {
         (Sign::Line, INK, "due to its capacity".into()),
         (Sign::Cross, INK, "serves no more".into()),
     ];
+    // No wider than a bar.
+    let size = (250.0 / loads.len().max(1) as f64).clamp(2.0, 6.0);
     for (place, load) in loads.iter().enumerate() {
         let at = place as f64;
         let colour = match load.worst > 0.9 {
@@ -243,7 +245,7 @@ fn loads(report: &Report) -> Panel {
             panel.marks.push(Mark::Cross {
                 at,
                 above: 0.0,
-                size: 6.0,
+                size,
                 colour: INK,
             });
         }
