@@ -88,6 +88,8 @@ struct Open {
 /// Follows all races, and keeps one of them.
 #[derive(Default)]
 pub(crate) struct Ballots {
+    /// Whose race to keep; none: the one that shows most.
+    pub(crate) candidate: Option<PeerId>,
     /// By officer, term and candidate.
     open: BTreeMap<(PeerId, u64, NodeId), Open>,
     /// What was measured of each candidate whose race is not over.
@@ -178,6 +180,9 @@ impl Ballots {
     }
 
     fn keep(&mut self, world: &World, id: PeerId, at: u64, score_bps: u64, sittings: Vec<Sitting>) {
+        if self.candidate.is_some_and(|candidate| candidate != id) {
+            return;
+        }
         let spec = &world.peer(id).spec;
         let race = RaceCourse {
             at_s: at as f64 / 1e6,

@@ -11,6 +11,7 @@ use crate::picture::PictureFile;
 use crate::report::{Report, Sample};
 use crate::run::{Options, run};
 use crate::scenario::{FAULTS, Scenario, ScenarioError, Topology, names};
+use crate::world::PeerId;
 
 /// Prints a line; who has stopped reading is not told more, and no error.
 macro_rules! say {
@@ -37,6 +38,9 @@ enum Command {
         what: What,
         #[command(flatten)]
         picture: Picture,
+        /// Draws the ballots on this peer, by its number.
+        #[arg(long, value_name = "PEER", requires = "picture")]
+        race: Option<PeerId>,
         /// The seed that everything follows from.
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -55,6 +59,9 @@ enum Command {
         what: What,
         #[command(flatten)]
         picture: Picture,
+        /// Draws the ballots on this peer, by its number.
+        #[arg(long, value_name = "PEER", requires = "picture")]
+        race: Option<PeerId>,
         /// The seed that failed.
         #[arg(long)]
         seed: u64,
@@ -137,6 +144,7 @@ impl What {
             lasts_s: hours.or(self.minutes.map(|minutes| minutes * 60)),
             topology: self.topology.map(Topology::from),
             trace: false,
+            race: None,
         }
     }
 }
@@ -160,13 +168,15 @@ pub fn main() -> ExitCode {
         Command::Run {
             what,
             picture,
+            race,
             seed,
-        } => once(&what, &picture, seed, false),
+        } => once(&what, &picture, race, seed, false),
         Command::Replay {
             what,
             picture,
+            race,
             seed,
-        } => once(&what, &picture, seed, true),
+        } => once(&what, &picture, race, seed, true),
         Command::Sweep { what, seeds } => sweep(&what, seeds),
         Command::Compare {
             what,
@@ -270,9 +280,16 @@ fn peak_memory() -> Option<u64> {
     Some(kib * 1024)
 }
 
-fn once(what: &What, picture: &Picture, seed: u64, course: bool) -> Result<bool, ScenarioError> {
+fn once(
+    what: &What,
+    picture: &Picture,
+    race: Option<PeerId>,
+    seed: u64,
+    course: bool,
+) -> Result<bool, ScenarioError> {
     let options = Options {
         trace: course,
+        race,
         ..what.options()
     };
     picture.prepare()?;
@@ -283,6 +300,9 @@ fn once(what: &What, picture: &Picture, seed: u64, course: bool) -> Result<bool,
         }
     }
     picture.draw(std::slice::from_ref(&report))?;
+    if let (Some(peer), None) = (race, &report.race) {
+        eprintln!("canopy-sim: there are no ballots to draw: no race of peer {peer} was decided");
+    }
     show(&report, wall, what.json);
     if course && !what.json {
         say!("   time  online  super-nodes  deputies  leaves homed");

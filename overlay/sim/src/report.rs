@@ -79,7 +79,8 @@ pub struct Report {
     pub hops: Vec<u64>,
     /// What each super-node did, most seats first.
     pub loads: Vec<Served>,
-    /// A race, ballot by ballot: the first of an elected liar; else of one elected.
+    /// A race, ballot by ballot: that of whom one asked for; else the
+    /// first of an elected liar, or of one elected.
     pub race: Option<RaceCourse>,
     /// When what went wrong, seconds since the start.
     pub faults: Vec<(f64, String)>,

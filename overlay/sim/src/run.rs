@@ -43,6 +43,8 @@ pub struct Options {
     pub topology: Option<Topology>,
     /// Whether to keep what cores tell: elections, races, roles.
     pub trace: bool,
+    /// The peer whose race is shown ballot by ballot; none: the one that shows most.
+    pub race: Option<PeerId>,
 }
 
 /// Told now and then how far a run has come.
@@ -87,6 +89,7 @@ pub fn run(
     canopy_core::memory::remember_work(SIGNATURES);
     let mut run = Run::new(scenario, seed, progress)?;
     run.trace = options.trace.then(Vec::new);
+    run.ballots.candidate = options.race;
     let report = run.go(seed);
     canopy_core::memory::remember_work(0);
     Ok(report)

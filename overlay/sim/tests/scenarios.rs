@@ -105,6 +105,16 @@ fn a_report_has_what_pictures_show() {
     assert!(report.samples.iter().any(|s| s.utilisation_worst > 0.0));
 
     let race = report.race.expect("somebody was elected");
+    let mut peers = report.loads.iter().map(|load| load.peer);
+    let other = peers.find(|peer| *peer != race.candidate);
+    let options = Options {
+        race: other,
+        ..Options::default()
+    };
+    let scenario = Scenario::find("half-loss").expect("a built-in scenario");
+    let again = run(&scenario, 1, &options, &mut |_, _| ()).expect("it runs");
+    assert_eq!(again.race.map(|race| race.candidate), other);
+
     assert!(race.score_bps > 0 && race.decisive().is_some());
     for sitting in &race.sittings {
         let mut goodputs: Vec<u64> = sitting.ballots.iter().map(|b| b.goodput_bps).collect();
