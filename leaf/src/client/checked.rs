@@ -24,7 +24,7 @@ pub(super) struct Checked {
 }
 
 impl Checked {
-    /// As [`Record::open`], without the signature's check where the very same
+    /// As [`Record::read`], without the signature's check where the very same
     /// record passed it lately. Network, clock and limits are always checked.
     pub(super) fn open(
         &self,
@@ -34,7 +34,7 @@ impl Checked {
     ) -> Result<Record, RecordError> {
         if signed.signer.len() != 32 || signed.signature.len() != 64 {
             // The hash below tells fields apart by their sizes.
-            return Record::open(signed, network, now_ms);
+            return Record::read(signed, network, now_ms);
         }
         let (secret, shards) = self.memory.get_or_init(|| {
             let shards = (0..SHARDS).map(|_| Mutex::new(vec![[0; 32]; PLACES]));
@@ -51,7 +51,7 @@ impl Checked {
         if shard.lock()[place] == hash {
             return Record::reopen(signed, network, now_ms);
         }
-        let record = Record::open(signed, network, now_ms)?;
+        let record = Record::read(signed, network, now_ms)?;
         shard.lock()[place] = hash;
         Ok(record)
     }

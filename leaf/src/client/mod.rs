@@ -37,10 +37,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use canopy_core::clock::Clocks;
 use canopy_core::identity::Identity;
 use canopy_core::keyspace::NodeId;
 use canopy_core::placement::Spread;
+use canopy_core::time::Now;
 use canopy_overlay::calls::Calls;
+use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -90,6 +93,10 @@ struct Inner<C> {
     calls: C,
     identity: Identity,
     timeout: Duration,
+    /// When it was made: the epoch of its monotonic clock.
+    begun: Instant,
+    /// What super-nodes' clocks show.
+    clocks: Mutex<Clocks>,
     /// The sequence given last; the next one is higher.
     sequence: AtomicU64,
     /// Numbers the pauses, from a start that no other client has.
@@ -150,6 +157,8 @@ impl<C: Calls> Client<C> {
                 pauses: AtomicU64::new(u64::from_le_bytes([a, b, c, d, e, f, g, h])),
                 identity,
                 timeout,
+                begun: Instant::now(),
+                clocks: Mutex::default(),
                 sequence: AtomicU64::new(0),
                 health: health::Health::new(),
                 spread: Spread::default(),
@@ -179,6 +188,24 @@ impl<C: Calls> Client<C> {
         if let Some(refresher) = self.inner.refresher.get() {
             refresher.abort();
         }
+    }
+
+    fn now(&self) -> Now {
+        Now::new(self.inner.begun.elapsed(), self.inner.calls.now_ms())
+    }
+
+    /// How far the clocks of those who hold records are ahead of ours,
+    /// milliseconds; zero unless two of them say that it is much.
+    fn clock_offset_ms(&self) -> i64 {
+        let enough = self.inner.calls.placement().len().min(2);
+        self.inner.clocks.lock().offset_ms(self.now(), enough)
+    }
+
+    /// The time by which records are issued, milliseconds since 1970: that of the
+    /// super-nodes where this machine's clock is off.
+    fn common_ms(&self) -> u64 {
+        let offset_ms = self.clock_offset_ms();
+        self.inner.calls.now_ms().saturating_add_signed(offset_ms)
     }
 
     fn deadline(&self) -> Instant {

@@ -240,6 +240,22 @@ impl<C: Calls> Client<C> {
         Ok(value)
     }
 
+    /// Opens what a super-node answered with. What is over by this machine's
+    /// clock is judged again by the super-nodes' clocks, if ours is known to be
+    /// off.
+    fn open(&self, signed: &wire::Signed, proof: Proof) -> Result<Record, RecordError> {
+        let calls = &self.inner.calls;
+        let network = calls.network();
+        let opened = |now_ms| match proof {
+            Proof::Signature => self.inner.checked.open(signed, network, now_ms),
+            Proof::Hash => Record::reopen(signed, network, now_ms),
+        };
+        match opened(calls.now_ms()) {
+            Err(RecordError::Expired) => opened(self.common_ms()),
+            outcome => outcome,
+        }
+    }
+
     /// A read's answer is bad if it holds something other than what was asked.
     fn judge_get(
         &self,
@@ -251,16 +267,10 @@ impl<C: Calls> Client<C> {
         let wire::response::Kind::Get(reply) = response else {
             return Judgement::Bad("answered a read with something else".into());
         };
-        let calls = &self.inner.calls;
         let mut records = Vec::new();
         // More than was asked for is not looked at.
         for signed in reply.records.iter().take(limit as usize) {
-            let (network, now_ms) = (calls.network(), calls.now_ms());
-            let opened = match proof {
-                Proof::Signature => self.inner.checked.open(signed, network, now_ms),
-                Proof::Hash => Record::reopen(signed, network, now_ms),
-            };
-            match opened {
+            match self.open(signed, proof) {
                 Ok(record) if fits(&record) => records.push(record),
                 Ok(_) => return Judgement::Bad("answered with another record".into()),
                 // It may have ended on its way here.
@@ -302,12 +312,7 @@ impl<C: Calls> Client<C> {
     }
 
     fn open_hit(&self, query: &Query, hit: wire::Hit) -> Option<Hit> {
-        let calls = &self.inner.calls;
-        let record = self
-            .inner
-            .checked
-            .open(&hit.record?, calls.network(), calls.now_ms())
-            .ok()?;
+        let record = self.open(&hit.record?, Proof::Signature).ok()?;
         let expires_ms = record.expires_ms();
         match record.body.payload {
             Some(Payload::Item(item)) if !record.body.removed && query.matches(&item) => {

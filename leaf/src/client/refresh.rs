@@ -46,7 +46,7 @@ impl<C: Calls> Client<C> {
         let Some(publications) = &self.inner.publications else {
             return LOOK;
         };
-        let now_ms = self.inner.calls.now_ms();
+        let now_ms = self.common_ms();
         let due = publications.due(now_ms, BATCH);
         if due.is_empty() {
             let next_ms = publications.next_due_ms().unwrap_or(u64::MAX);
@@ -83,7 +83,7 @@ impl<C: Calls> Client<C> {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "publications.refresh: tried again later");
-                    publications.postpone(&id, self.inner.calls.now_ms());
+                    publications.postpone(&id, self.common_ms());
                 }
             }
         }

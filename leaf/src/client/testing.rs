@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use canopy_core::identity::Identity;
@@ -44,6 +44,8 @@ pub(crate) enum Mode {
     Lies(wire::Signed),
     /// Answers writes with this sequence being in place.
     Claims(u64),
+    /// Well, but its clock is ahead of the others by so many milliseconds.
+    Ahead(i64),
 }
 
 /// The network, shared by all handles.
@@ -63,6 +65,8 @@ struct State {
     /// When it was made; the clock then showed this.
     begun: Instant,
     clock: AtomicU64,
+    /// This peer's clock minus theirs, milliseconds.
+    off: AtomicI64,
     events: broadcast::Sender<Event>,
 }
 
@@ -79,6 +83,7 @@ impl Net {
                 puts: Mutex::default(),
                 begun: Instant::now(),
                 clock: AtomicU64::new(NOW),
+                off: AtomicI64::new(0),
                 events: broadcast::channel(BACKLOG).0,
             }),
         };
@@ -110,7 +115,17 @@ impl Net {
             .for_each(|node| self.set(node, mode.clone()));
     }
 
-    /// Sets the clock forward.
+    /// Sets this peer's clock, and leaves those of the super-nodes.
+    pub(crate) fn set_off(&self, ms: i64) {
+        self.inner.off.store(ms, Relaxed);
+    }
+
+    /// What the super-nodes' clocks show.
+    pub(crate) fn true_ms(&self) -> u64 {
+        self.inner.clock.load(Relaxed) + self.inner.begun.elapsed().as_millis() as u64
+    }
+
+    /// Sets the clock of everybody forward.
     pub(crate) fn forward(&self, by: Duration) {
         self.inner.clock.fetch_add(by.as_millis() as u64, Relaxed);
     }
@@ -133,34 +148,43 @@ impl Net {
             .insert(record.id(), record.signed.clone());
     }
 
+    /// When the record `id` was issued, milliseconds since 1970.
+    pub(crate) fn issued_ms(&self, id: &Key) -> Option<u64> {
+        let signed = self.inner.store.lock().get(id).cloned()?;
+        Some(Record::trusted(&signed).ok()?.body.issued_ms)
+    }
+
     pub(crate) fn stored(&self) -> usize {
         self.inner.store.lock().len()
     }
 
-    fn serve(&self, kind: request::Kind) -> response::Kind {
+    /// As a super-node whose clock is `ahead`, milliseconds.
+    fn serve(&self, kind: request::Kind, ahead: i64) -> response::Kind {
+        let clock_ms = self.true_ms().saturating_add_signed(ahead);
         match kind {
-            request::Kind::Put(put) => response::Kind::Put(self.put(&put)),
+            request::Kind::Put(put) => response::Kind::Put(self.put(&put, clock_ms)),
             request::Kind::Get(get) => response::Kind::Get(self.get(&get)),
             request::Kind::Search(search) => response::Kind::Search(self.search(&search)),
             _ => response::Kind::Pong(wire::Pong::default()),
         }
     }
 
-    fn put(&self, put: &wire::Put) -> wire::PutReply {
+    fn put(&self, put: &wire::Put, clock_ms: u64) -> wire::PutReply {
         self.inner.puts.lock().push(put.records.len());
         let outcomes = put
             .records
             .iter()
-            .map(|signed| self.put_one(signed))
+            .map(|signed| self.put_one(signed, clock_ms))
             .collect();
         wire::PutReply {
             outcomes,
             utilisation_milli: 100,
+            clock_ms,
         }
     }
 
-    fn put_one(&self, signed: &wire::Signed) -> wire::PutOutcome {
-        let record = match Record::open(signed, NETWORK, self.now_ms()) {
+    fn put_one(&self, signed: &wire::Signed, clock_ms: u64) -> wire::PutOutcome {
+        let record = match Record::open(signed, NETWORK, clock_ms) {
             Ok(record) => record,
             Err(error) => {
                 return wire::PutOutcome {
@@ -170,7 +194,7 @@ impl Net {
             }
         };
         let mut store = self.inner.store.lock();
-        let now_ms = self.now_ms();
+        let now_ms = self.true_ms();
         let known = store
             .get(&record.id())
             .map(|old| Record::trusted(old).unwrap())
@@ -188,7 +212,7 @@ impl Net {
 
     /// Neither removed nor ended.
     fn shows(&self, record: &Record) -> bool {
-        !record.body.removed && record.expires_ms() > self.now_ms()
+        !record.body.removed && record.expires_ms() > self.true_ms()
     }
 
     fn get(&self, get: &wire::Get) -> wire::GetReply {
@@ -266,7 +290,8 @@ impl Calls for Net {
     }
 
     fn now_ms(&self) -> u64 {
-        self.inner.clock.load(Relaxed) + self.inner.begun.elapsed().as_millis() as u64
+        let off = self.inner.off.load(Relaxed);
+        self.true_ms().saturating_add_signed(off)
     }
 
     async fn call(
@@ -280,8 +305,9 @@ impl Calls for Net {
         match mode.unwrap_or(Mode::Well(Duration::ZERO)) {
             Mode::Well(delay) if delay < deadline => {
                 sleep(delay).await;
-                Ok(self.serve(request))
+                Ok(self.serve(request, 0))
             }
+            Mode::Ahead(ms) => Ok(self.serve(request, ms)),
             Mode::Well(_) | Mode::Silent => {
                 sleep(deadline).await;
                 Err(CallError::Deadline(node))
@@ -300,6 +326,7 @@ impl Calls for Net {
                     superseded_by,
                 }],
                 utilisation_milli: 0,
+                clock_ms: 0,
             })),
             Mode::Lies(signed) => Ok(response::Kind::Get(wire::GetReply {
                 records: vec![signed],

@@ -290,6 +290,68 @@ async fn a_made_up_sequence_leaves_room_for_further_writes() {
     assert_eq!(stored.sequence, NOW + 60_001);
 }
 
+/// How far from the super-nodes' clocks the value `n` was issued, milliseconds.
+fn issued_off(net: &Net) -> u64 {
+    let id = keys::value(&me().node_id(), "n");
+    net.issued_ms(&id).unwrap().abs_diff(net.true_ms())
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_writes_with_a_wrong_clock_issues_by_that_of_the_super_nodes() {
+    // Ahead of them it would be in the future, behind them it would be over.
+    for off in [3_600_000, -2 * 3_600_000, 12_000] {
+        let (client, net, _) = six();
+        net.set_off(off);
+        let first = put(&client, "hello").await.unwrap();
+        assert!(issued_off(&net) < 1_000, "{off}");
+        // Two have refused; now it is known.
+        assert_eq!(net.take_asked().len(), 3, "{off}");
+        let second = put(&client, "again").await.unwrap();
+        assert_eq!(net.take_asked().len(), 1, "{off}");
+        assert_eq!(get(&client).await.unwrap().unwrap().data, "again");
+        // Sequences are readings of the own clock, whatever others say.
+        let own = NOW.saturating_add_signed(off);
+        assert!(first.sequence.abs_diff(own) < 1_000 && first.sequence < second.sequence);
+        // The clock is put right, and nothing is corrected any more.
+        net.set_off(0);
+        put(&client, "right").await.unwrap();
+        assert!(issued_off(&net) < 1_000, "{off}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_super_node_with_a_wrong_clock_moves_nobody() {
+    for ahead in [-86_400_000, 86_400_000] {
+        let (client, net, owners) = six();
+        net.set(owners[0], Mode::Ahead(ahead));
+        for _ in 0..20 {
+            put(&client, "hello").await.unwrap();
+            assert!(issued_off(&net) < 1_000, "{ahead}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_of_a_wrong_clock_is_issued_anew() {
+    let (client, net, _) = six();
+    net.set_off(3_600_000);
+    let items = ["red panda", "giant panda"].map(Item::new);
+    let stored = client.publish_all(&items, Some(HOUR)).await;
+    assert!(stored.iter().all(Result::is_ok), "{stored:?}");
+    assert_eq!(net.stored(), 2);
+    // A record that is wrong by itself is refused all the same.
+    let long = Item::new("x".repeat(2_000));
+    assert!(client.publish(&long, Some(HOUR)).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_with_a_clock_that_is_behind_finds_what_was_just_written() {
+    let (client, net, _) = six();
+    put(&client, "hello").await.unwrap();
+    net.set_off(-3_600_000);
+    assert_eq!(get(&client).await.unwrap().unwrap().data, "hello");
+}
+
 #[tokio::test(start_paused = true)]
 async fn sequences_rise_within_one_millisecond() {
     let (client, _, _) = six();

@@ -3,7 +3,11 @@
 //!
 //! A record keeps its sequence through all attempts, so that storing it twice
 //! is the same as storing it once. Only a later record found in place makes a
-//! new sequence, once.
+//! new sequence, once; and the insight that this machine's clock is off: then
+//! it is issued anew, by the super-nodes' clocks.
+//!
+//! Sequences stay readings of this machine's own clock all the same: one that
+//! super-nodes could push far ahead would leave its name no room.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,7 +16,7 @@ use std::time::Duration;
 use blake3::Hash;
 use bytes::Bytes;
 use canopy_core::keyspace::{Key, NodeId};
-use canopy_core::record::{MAX_TTL_S, Record, id_of};
+use canopy_core::record::{MAX_CLOCK_AHEAD_MS, MAX_TTL_S, Record, id_of};
 use canopy_core::text;
 use canopy_overlay::calls::Calls;
 use canopy_proto::wire::record::Payload;
@@ -48,6 +52,9 @@ const ENVELOPE: usize = 384;
 /// clock readings, so that more is a lie, which would leave this identity no
 /// room for further writes; or the clock here was set back.
 const MAX_AHEAD_MS: u64 = MAX_TTL_S as u64 * 1000;
+/// A correction of the clock that makes a refused record worth another try,
+/// milliseconds.
+const CORRECTION_MS: u64 = 1_000;
 
 /// A write that is on disk at two of three owners.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +72,8 @@ struct Pending {
     record: Record,
     /// A later record was found once already.
     resigned: bool,
+    /// By how much its time was corrected, milliseconds.
+    offset_ms: i64,
     error: Error,
 }
 
@@ -244,7 +253,7 @@ impl<C: Calls> Client<C> {
             &self.inner.identity,
             calls.network(),
             sequence,
-            calls.now_ms(),
+            self.common_ms(),
             draft.ttl_s,
             draft.payload.clone(),
         )?)
@@ -302,11 +311,13 @@ impl<C: Calls> Client<C> {
             pending: Vec::new(),
         };
         for (index, draft) in drafts.iter().enumerate() {
+            let offset_ms = self.clock_offset_ms();
             match self.sign(draft, 0) {
                 Ok(record) => outcome.pending.push(Pending {
                     index,
                     record,
                     resigned: false,
+                    offset_ms,
                     error: unanswered(),
                 }),
                 Err(error) => {
@@ -380,7 +391,10 @@ impl<C: Calls> Client<C> {
                     records,
                     local: false,
                 }),
-                judge: |node, response| judge(node, asked, latest, response),
+                judge: |node, response| {
+                    let off = self.read_clock(node, &response);
+                    judge(node, asked, latest, off, response)
+                },
                 deadline: self.deadline(),
             })
             .await;
@@ -398,13 +412,51 @@ impl<C: Calls> Client<C> {
         (batch, sent)
     }
 
+    /// Takes in what the clock of `node` shows, if it says so. Whether that is
+    /// far from the time by which records are issued at present.
+    fn read_clock(&self, node: NodeId, response: &wire::response::Kind) -> bool {
+        let wire::response::Kind::Put(reply) = response else {
+            return false;
+        };
+        let common_ms = self.common_ms();
+        let mut clocks = self.inner.clocks.lock();
+        clocks.read(self.now(), node, reply.clock_ms);
+        reply.clock_ms > 0 && reply.clock_ms.abs_diff(common_ms) > MAX_CLOCK_AHEAD_MS
+    }
+
+    /// Issues a record anew that was refused, if this machine's clock turned out
+    /// to be off since it was issued.
+    fn reissue(&self, item: &mut Pending, draft: &Draft) -> bool {
+        let offset_ms = self.clock_offset_ms();
+        if offset_ms.abs_diff(item.offset_ms) < CORRECTION_MS {
+            return false;
+        }
+        let Ok(record) = self.sign(draft, 0) else {
+            return false;
+        };
+        tracing::warn!(
+            offset_ms,
+            "write: this machine's clock is off; records are issued by the super-nodes' clocks"
+        );
+        item.record = record;
+        item.offset_ms = offset_ms;
+        true
+    }
+
     /// Enters the outcomes of one batch; what may still succeed stays pending.
     fn settle(&self, batch: Vec<Pending>, sent: Sent, drafts: &[Draft], outcome: &mut Outcome) {
         let (peer, reply, hedged) = match sent {
             Ok(sent) => sent,
             Err(error) => {
-                for item in batch {
-                    outcome.results[item.index] = Err(error.clone());
+                let invalid =
+                    matches!(&error, Error::Refused { code, .. } if *code == Code::Invalid);
+                for mut item in batch {
+                    item.error = error.clone();
+                    let draft = &drafts[item.index];
+                    match invalid && self.reissue(&mut item, draft) {
+                        true => outcome.pending.push(item),
+                        false => outcome.results[item.index] = Err(item.error),
+                    }
                 }
                 return;
             }
@@ -445,7 +497,8 @@ impl<C: Calls> Client<C> {
                 code,
                 message: refusal.message,
             };
-            match is_verdict(code) {
+            let again = code == Code::Invalid && self.reissue(&mut item, draft);
+            match is_verdict(code) && !again {
                 true => outcome.results[item.index] = Err(item.error),
                 false => outcome.pending.push(item),
             }
@@ -456,11 +509,13 @@ impl<C: Calls> Client<C> {
 /// Who answered, what, and whether it was hedged for.
 type Sent = Result<(NodeId, wire::PutReply, bool), Error>;
 
-/// A put answer is good if it settles at least one record.
+/// A put answer is good if it settles at least one record. `off`: whoever gave
+/// it has another clock than records are issued by.
 fn judge(
     node: NodeId,
     asked: usize,
     latest: u64,
+    off: bool,
     response: wire::response::Kind,
 ) -> Judgement<(NodeId, wire::PutReply)> {
     let wire::response::Kind::Put(reply) = response else {
@@ -489,6 +544,10 @@ fn judge(
         None => Judgement::Good((node, reply)),
         Some([only]) if is_verdict(only.code()) => {
             Judgement::Verdict(only.code(), only.message.clone())
+        }
+        // One of the two clocks is off; another super-node tells which.
+        Some([first, ..]) if off && first.code() == Code::Invalid => {
+            Judgement::Verdict(first.code(), first.message.clone())
         }
         Some(all) if all.iter().any(|refusal| is_verdict(refusal.code())) => {
             Judgement::Good((node, reply))

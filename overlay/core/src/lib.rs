@@ -19,8 +19,10 @@
 //! | [`record`] | what the index holds, and its checks |
 //! | [`memory`] | what many peers of one process need not work out twice |
 //! | [`text`] | how text becomes search terms, on both sides |
+//! | [`clock`] | how far the own clock is off, by others' |
 //! | [`time`] | the `now` that every call is given |
 
+pub mod clock;
 pub mod contact;
 pub mod election;
 pub mod identity;

@@ -23,7 +23,8 @@ pub const MAX_TERM: usize = 64;
 pub const PREFIX_CHARS: usize = 3;
 /// Longest lifetime, seconds (30 days).
 pub const MAX_TTL_S: u32 = 30 * 24 * 3600;
-/// How far ahead of ours a publisher's clock may be, milliseconds.
+/// How far ahead of a holder's clock a publisher's may be, milliseconds: what is
+/// issued later would be held longer than any lifetime.
 pub const MAX_CLOCK_AHEAD_MS: u64 = 10_000;
 
 const WHOLE: &str = "the record's size in bytes";
@@ -132,8 +133,20 @@ impl Record {
         })
     }
 
-    /// Checks signature, limits, network and clock of a record from outside.
+    /// Checks signature, limits, network and clock of a record from outside that
+    /// is to be held here.
     pub fn open(signed: &wire::Signed, network: &str, now_ms: u64) -> Result<Self, RecordError> {
+        let record = Self::read(signed, network, now_ms)?;
+        let issued_ms = record.body.issued_ms;
+        if issued_ms > now_ms.saturating_add(MAX_CLOCK_AHEAD_MS) {
+            return Err(RecordError::Future(issued_ms - now_ms));
+        }
+        Ok(record)
+    }
+
+    /// As [`Record::open`] for a record that others hold: they judged by their
+    /// clocks when it was issued. One whose own clock is behind can read it.
+    pub fn read(signed: &wire::Signed, network: &str, now_ms: u64) -> Result<Self, RecordError> {
         at_most(WHOLE, signed.encoded_len(), limits::RECORD)?;
         let (signer, body) = open::<wire::Record>(Domain::Record, signed)?;
         if body.publisher != signer.0.as_slice() {
@@ -147,7 +160,7 @@ impl Record {
         })
     }
 
-    /// As [`Record::open`] for a record whose signature the caller has checked
+    /// As [`Record::read`] for a record whose signature the caller has checked
     /// before, over the very same bytes.
     pub fn reopen(signed: &wire::Signed, network: &str, now_ms: u64) -> Result<Self, RecordError> {
         let record = Self::trusted(signed)?;
@@ -239,9 +252,6 @@ fn check(body: &wire::Record, network: &str, now_ms: u64) -> Result<(), RecordEr
         body.ttl_s as usize,
         MAX_TTL_S as usize,
     )?;
-    if body.issued_ms > now_ms.saturating_add(MAX_CLOCK_AHEAD_MS) {
-        return Err(RecordError::Future(body.issued_ms - now_ms));
-    }
     if expires_ms(body) <= now_ms {
         return Err(RecordError::Expired);
     }
@@ -333,6 +343,8 @@ mod tests {
             Record::open(&record.signed, "net", early),
             Err(RecordError::Future(_))
         ));
+        // Who only reads may have a clock that is behind.
+        assert_eq!(Record::read(&record.signed, "net", early), Ok(record));
     }
 
     #[test]

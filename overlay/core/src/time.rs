@@ -46,3 +46,13 @@ pub struct Now {
     /// be wrong and may jump.
     pub unix_ms: u64,
 }
+
+impl Now {
+    /// Both clocks, the monotonic one `since` its epoch.
+    pub fn new(since: Duration, unix_ms: u64) -> Self {
+        Self {
+            at: Time::default() + since,
+            unix_ms,
+        }
+    }
+}

@@ -8,11 +8,13 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use canopy_core::clock::Clocks;
 use canopy_core::identity::Identity;
 use canopy_core::keyspace::{NodeId, keys};
 use canopy_core::node::Role;
 use canopy_core::placement::R;
 use canopy_core::record::{MAX_TTL_S, Record};
+use canopy_core::time::Now;
 use canopy_overlay::calls::Calls;
 use canopy_proto::wire;
 use canopy_proto::wire::record::Payload;
@@ -34,6 +36,9 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 const BACK_OFF_MAX: Duration = Duration::from_secs(300);
 /// How long taking it back may hold up a goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// A correction of the clock that makes a refused record worth another try,
+/// milliseconds.
+const CORRECTION_MS: u64 = 1_000;
 /// A sequence in place is believed up to this far ahead of the clock.
 const MAX_AHEAD_MS: u64 = MAX_TTL_S as u64 * 1000;
 
@@ -85,6 +90,8 @@ impl Locator {
         let keeper = Keeper {
             calls,
             identity,
+            begun: Instant::now(),
+            clocks: Clocks::default(),
             sequence: 0,
             published: Vec::new(),
             stored_ms: None,
@@ -115,11 +122,15 @@ impl Locator {
 struct Keeper<C> {
     calls: C,
     identity: Identity,
+    /// When it began: the epoch of its monotonic clock.
+    begun: Instant,
+    /// What super-nodes' clocks show.
+    clocks: Clocks,
     /// The sequence given last.
     sequence: u64,
     /// The homes that were published last, or tried to be.
     published: Vec<NodeId>,
-    /// When the record was stored last, milliseconds since 1970.
+    /// When the record was stored last by the own clock, milliseconds since 1970.
     stored_ms: Option<u64>,
 }
 
@@ -200,18 +211,23 @@ impl<C: Calls> Keeper<C> {
         let mut last = "no super-node is known".to_owned();
         for node in through {
             // A later sequence in place is one of ours, by a clock that was
-            // ahead: it is overtaken once.
+            // ahead: it is overtaken once. So is a clock that turns out to be
+            // off.
             for _ in 0..2 {
-                let record = self.sign(removal)?;
+                let offset_ms = self.clock_offset_ms();
+                let record = self.sign(removal, offset_ms)?;
                 match self.store(node, &record).await {
                     Ok(()) => {
-                        self.stored_ms = Some(record.body.issued_ms);
+                        self.stored_ms = Some(self.calls.now_ms());
                         return Ok(());
                     }
                     Err(failure) => {
                         last = format!("{}: {}", node.short(), failure.reason);
                         match failure.superseded_by {
                             Some(by) => self.sequence = self.sequence.max(by),
+                            None if self.clock_offset_ms().abs_diff(offset_ms) >= CORRECTION_MS => {
+                                tracing::warn!("location: this machine's clock is off");
+                            }
                             None => break,
                         }
                     }
@@ -221,7 +237,15 @@ impl<C: Calls> Keeper<C> {
         Err(last)
     }
 
-    fn sign(&mut self, removal: bool) -> Result<Record, String> {
+    /// How far the clocks of those who hold records are ahead of ours,
+    /// milliseconds; zero unless two of them say that it is much.
+    fn clock_offset_ms(&mut self) -> i64 {
+        let enough = self.calls.placement().len().min(2);
+        let now = Now::new(self.begun.elapsed(), self.calls.now_ms());
+        self.clocks.offset_ms(now, enough)
+    }
+
+    fn sign(&mut self, removal: bool, offset_ms: i64) -> Result<Record, String> {
         let now_ms = self.calls.now_ms();
         self.sequence = now_ms.max(self.sequence.saturating_add(1));
         let homes = self.published.iter().map(|home| home.to_bytes());
@@ -233,11 +257,19 @@ impl<C: Calls> Keeper<C> {
             false => Record::sign,
         };
         let (network, sequence) = (self.calls.network(), self.sequence);
-        make(&self.identity, network, sequence, now_ms, TTL_S, location)
-            .map_err(|error| error.to_string())
+        let issued_ms = now_ms.saturating_add_signed(offset_ms);
+        make(
+            &self.identity,
+            network,
+            sequence,
+            issued_ms,
+            TTL_S,
+            location,
+        )
+        .map_err(|error| error.to_string())
     }
 
-    async fn store(&self, node: NodeId, record: &Record) -> Result<(), Failure> {
+    async fn store(&mut self, node: NodeId, record: &Record) -> Result<(), Failure> {
         let put = wire::Put {
             records: vec![record.signed.clone()],
             local: false,
@@ -248,6 +280,8 @@ impl<C: Calls> Keeper<C> {
             Ok(_) => return Err(Failure::because("answered with something else")),
             Err(error) => return Err(Failure::because(error.to_string())),
         };
+        let now = Now::new(self.begun.elapsed(), self.calls.now_ms());
+        self.clocks.read(now, node, reply.clock_ms);
         let [outcome] = &reply.outcomes[..] else {
             return Err(Failure::because("did not say what became of it"));
         };

@@ -129,7 +129,7 @@ impl Read {
             // This node checked its own before it stored them.
             let record = match peer == inner.me() {
                 true => Record::trusted(signed),
-                false => Record::open(signed, inner.calls.network(), self.now_ms),
+                false => Record::read(signed, inner.calls.network(), self.now_ms),
             };
             let Some(record) = record
                 .ok()

@@ -46,6 +46,7 @@ impl<C: Calls> Inner<C> {
         Ok(response::Kind::Put(wire::PutReply {
             outcomes: outcomes.collect(),
             utilisation_milli: self.index.utilisation_milli(),
+            clock_ms: self.calls.now_ms(),
         }))
     }
 

@@ -77,6 +77,7 @@ impl<C: Calls> Inner<C> {
         Ok(response::Kind::Put(wire::PutReply {
             outcomes,
             utilisation_milli: inner.index.utilisation_milli(),
+            clock_ms: inner.calls.now_ms(),
         }))
     }
 

@@ -35,6 +35,8 @@ struct State {
     stored: Vec<(NodeId, Record)>,
     /// What every answer says is in place.
     claim: u64,
+    /// The peer's clock minus those of the others, milliseconds.
+    off: i64,
 }
 
 impl Calls for Net {
@@ -57,7 +59,7 @@ impl Calls for Net {
     }
 
     fn now_ms(&self) -> u64 {
-        NOW + self.begun.elapsed().as_millis() as u64
+        self.true_ms().saturating_add_signed(self.state.lock().off)
     }
 
     async fn call(
@@ -69,8 +71,22 @@ impl Calls for Net {
         let request::Kind::Put(put) = request else {
             panic!("only writes are sent");
         };
-        let record = Record::open(&put.records[0], "net", self.now_ms()).unwrap();
+        let opened = Record::open(&put.records[0], "net", self.true_ms());
         let mut state = self.state.lock();
+        let Ok(record) = opened else {
+            let refusal = wire::Refusal {
+                message: opened.unwrap_err().to_string(),
+                ..wire::Refusal::default()
+            };
+            return Ok(response::Kind::Put(wire::PutReply {
+                outcomes: vec![wire::PutOutcome {
+                    refusal: Some(refusal),
+                    superseded_by: 0,
+                }],
+                utilisation_milli: 0,
+                clock_ms: self.true_ms(),
+            }));
+        };
         state.asked.push((node, record.clone()));
         if state.dead.contains(&node) {
             let reason = "dead".into();
@@ -90,7 +106,15 @@ impl Calls for Net {
         Ok(response::Kind::Put(wire::PutReply {
             outcomes: vec![outcome],
             utilisation_milli: 0,
+            clock_ms: self.true_ms(),
         }))
+    }
+}
+
+impl Net {
+    /// What the clocks of the others show.
+    fn true_ms(&self) -> u64 {
+        NOW + self.begun.elapsed().as_millis() as u64
     }
 }
 
@@ -230,6 +254,25 @@ async fn a_later_sequence_in_place_is_overtaken_and_a_made_up_one_is_not() {
     tokio::time::sleep(BACK_OFF_MAX).await;
     assert_eq!(peer.told(), [node(2)]);
     assert!(peer.stored()[1].body.sequence < NOW + MAX_AHEAD_MS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_whose_clock_is_wrong_is_found_too() {
+    // An hour ahead would be the future, two hours behind long over.
+    for off in [3_600_000, -7_200_000] {
+        let peer = start();
+        peer.net.state.lock().off = off;
+        peer.at(&[1, 2]);
+        tokio::time::sleep(SPREAD).await;
+        assert_eq!(peer.told(), [node(1), node(2)], "{off}");
+        for _ in 0..3 * 60 {
+            tokio::time::sleep(MINUTE).await;
+            let last = peer.stored().pop().unwrap();
+            assert!(last.expires_ms() > peer.net.true_ms(), "{off}");
+        }
+        let count = peer.stored().len();
+        assert!((6..=8).contains(&count), "{count} writes in three hours");
+    }
 }
 
 #[tokio::test(start_paused = true)]
