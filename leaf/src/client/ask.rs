@@ -244,6 +244,10 @@ impl<C: Calls> Client<C> {
             Err(error @ CallError::Busy(_)) => {
                 return (node, Err(Failure::Other(error.to_string())));
             }
+            Err(error @ CallError::Deadline(_)) => {
+                health.silent(&node);
+                return (node, Err(Failure::Other(error.to_string())));
+            }
             Err(error) => Failure::Other(error.to_string()),
         };
         health.failed(&node);

@@ -30,6 +30,11 @@ const HEDGE_MAX: Duration = Duration::from_secs(1);
 const PENALTY: Duration = Duration::from_millis(500);
 /// ...up to this.
 const PENALTY_MAX: Duration = Duration::from_secs(30);
+/// A peer that was asked and said nothing goes last for this long, doubling as
+/// well: what refuses costs a round trip, what is silent the wait for a hedge.
+const SILENCE: Duration = Duration::from_secs(10);
+/// ...up to this.
+const SILENCE_MAX: Duration = Duration::from_secs(120);
 /// So many hedges in a row that overtook a silent peer count as a failure.
 const SILENT: u32 = 3;
 /// Most peers remembered; past it those no longer serving are forgotten.
@@ -175,9 +180,18 @@ impl Health {
     /// The peer failed, refused work or answered nonsense: it goes last for a
     /// while, longer each time.
     pub(super) fn failed(&self, node: &NodeId) {
+        self.penalise(node, PENALTY, PENALTY_MAX);
+    }
+
+    /// The peer said nothing in time: it goes last for longer.
+    pub(super) fn silent(&self, node: &NodeId) {
+        self.penalise(node, SILENCE, SILENCE_MAX);
+    }
+
+    fn penalise(&self, node: &NodeId, first: Duration, longest: Duration) {
         let peer = self.peer(node);
         let failures = peer.failures.fetch_add(1, Relaxed).min(16);
-        let penalty = PENALTY.saturating_mul(1 << failures).min(PENALTY_MAX);
+        let penalty = first.saturating_mul(1 << failures).min(longest);
         let until = self.now_ms().saturating_add(penalty.as_millis() as u64);
         peer.penalised_until.fetch_max(until, Relaxed);
     }
@@ -186,7 +200,7 @@ impl Health {
     pub(super) fn overtaken(&self, node: &NodeId) {
         if self.peer(node).overtaken.fetch_add(1, Relaxed) + 1 >= SILENT {
             self.peer(node).overtaken.store(0, Relaxed);
-            self.failed(node);
+            self.silent(node);
         }
     }
 
@@ -298,6 +312,22 @@ mod tests {
         health.failed(&node);
         tokio::time::advance(PENALTY * 2).await;
         assert!(!health.penalised(&node));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_remembered_for_longer_than_a_refusal() {
+        let (health, node) = (Health::new(), NodeId([1; 32]));
+        for _ in 0..SILENT {
+            assert!(!health.penalised(&node));
+            health.overtaken(&node);
+        }
+        tokio::time::advance(SILENCE / 2).await;
+        assert!(health.penalised(&node));
+        tokio::time::advance(SILENCE).await;
+        assert!(!health.penalised(&node));
+        (0..20).for_each(|_| health.silent(&node));
+        tokio::time::advance(SILENCE_MAX).await;
+        assert!(!health.penalised(&node), "never for good");
     }
 
     #[test]

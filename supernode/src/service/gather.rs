@@ -36,26 +36,39 @@ pub(super) async fn gather<C: Calls>(
 ) -> bool {
     let mut left = peers.iter().copied();
     let mut under_way = FuturesUnordered::new();
+    let mut silent: Vec<NodeId> = Vec::new();
     let mut hedged = false;
     let mut patience = inner.config.hedge_min;
     for peer in left.by_ref().take(first) {
         patience = patience.max(inner.latencies.hedge_after(&peer));
+        silent.push(peer);
         under_way.push(ask(inner, peer, request.clone()));
     }
     loop {
         if under_way.is_empty() {
             match left.next() {
-                Some(peer) => under_way.push(ask(inner, peer, request.clone())),
+                Some(peer) => {
+                    silent.push(peer);
+                    under_way.push(ask(inner, peer, request.clone()));
+                }
                 None => return hedged,
             }
         }
         let more = tokio::select! {
             biased;
-            Some((peer, answer)) = under_way.next() => match judge(peer, answer) {
-                Verdict::Done => return hedged,
-                Verdict::Wait => false,
-                Verdict::More => true,
-            },
+            Some((peer, answer)) = under_way.next() => {
+                silent.retain(|other| *other != peer);
+                match judge(peer, answer) {
+                    Verdict::Done => {
+                        if hedged {
+                            silent.iter().for_each(|peer| inner.latencies.overtaken(*peer));
+                        }
+                        return hedged;
+                    }
+                    Verdict::Wait => false,
+                    Verdict::More => true,
+                }
+            }
             () = tokio::time::sleep(patience), if left.len() > 0 => {
                 if !hedged {
                     add(&inner.counters.hedged, 1);
@@ -66,6 +79,7 @@ pub(super) async fn gather<C: Calls>(
         };
         if more && let Some(peer) = left.next() {
             patience = inner.latencies.hedge_after(&peer);
+            silent.push(peer);
             under_way.push(ask(inner, peer, request.clone()));
         }
     }
