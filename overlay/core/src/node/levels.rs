@@ -1,15 +1,15 @@
 //! The levels of a race, as its officer runs it: juries are called level by
 //! level until the rules say that it is over.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use canopy_proto::wire::{self, core_message::Kind};
 
-use super::race::{Phase, Raced, Sitting};
+use super::race::{Elector, Phase, Raced, Sitting};
 use super::{Core, Event};
 use crate::election::ballot::VerifiedBallot;
-use crate::election::jury::{self, Standing, Voter};
+use crate::election::jury::{self, Standing, Standings, Voter};
 use crate::election::race::{Measure, Race, RaceConfig, Step};
 use crate::election::tally;
 use crate::keyspace::NodeId;
@@ -58,7 +58,6 @@ impl Core {
                     start,
                     awaited: BTreeSet::new(),
                     ballots: Vec::new(),
-                    sat_out: 0,
                 });
                 self.summon(now, candidate);
             }
@@ -70,7 +69,6 @@ impl Core {
         let timing = self.config.timing.election;
         let officer = self.contact.signed.clone();
         let standings = self.host.as_ref().map(|host| &host.standings);
-        let standing = |node: &NodeId| standings.map_or(Standing::FULL, |s| s.of(node));
         let Some(election) = &mut self.election else {
             return;
         };
@@ -90,14 +88,9 @@ impl Core {
         else {
             return;
         };
-        let electorate = run.voters.iter().map(|(node, elector)| Voter {
-            node: *node,
-            prefix: elector.prefix.clone(),
-            standing: standing(node),
-        });
         let measure = sitting.measure;
         let drawn = jury::draw(
-            electorate,
+            electorate(&run.voters, standings),
             beacon,
             measure.jury,
             &candidate,
@@ -184,7 +177,7 @@ impl Core {
         }
         if reply.sits_out {
             sitting.awaited.remove(&voter);
-            sitting.sat_out += 1;
+            run.absent.insert(voter);
             run.excluded.insert(voter);
             return self.replace_juror(now, candidate);
         }
@@ -237,23 +230,44 @@ impl Core {
 
     /// Hands the ballots to the rules.
     fn close_level(&mut self, now: Now, candidate: NodeId) {
-        let Some((term, run)) = self.run_of(&candidate) else {
+        let standings = self.host.as_ref().map(|host| &host.standings);
+        let Some(election) = &mut self.election else {
             return;
         };
-        let Phase::Levels { race, sitting, .. } = &mut run.phase else {
+        let term = election.term;
+        let Some(run) = election.runs.get_mut(&candidate) else {
+            return;
+        };
+        let Phase::Levels {
+            beacon,
+            race,
+            sitting,
+        } = &mut run.phase
+        else {
             return;
         };
         let Some(sitting) = sitting.take() else {
             return;
         };
-        let silent = sitting.awaited.len();
-        run.excluded.extend(sitting.awaited);
         let Measure {
             level,
             jury,
             share_bps,
-            ..
+            k,
         } = sitting.measure;
+        let mut called = sitting.awaited.clone();
+        called.extend(sitting.ballots.iter().map(|b| b.ballot().voter));
+        run.excluded.extend(sitting.awaited.iter().copied());
+        run.absent.extend(sitting.awaited);
+        let everybody = jury::draw(
+            electorate(&run.voters, standings),
+            beacon,
+            jury,
+            &candidate,
+            usize::MAX,
+            &BTreeSet::new(),
+        );
+        let sat_out = passed_over(&everybody, &called, &run.absent, k);
         let event = Event::Level {
             term,
             candidate,
@@ -262,7 +276,7 @@ impl Core {
             ballots: sitting.ballots.len(),
             median_bps: tally::median_bps(&sitting.ballots),
         };
-        race.ballots(level, jury, sitting.ballots, sitting.sat_out + silent);
+        race.ballots(level, jury, sitting.ballots, sat_out);
         self.event(event);
         self.next_level(now, candidate);
     }
@@ -315,5 +329,57 @@ impl Core {
             Phase::Voters { .. } => self.start_levels(now, candidate),
             Phase::Levels { .. } => self.close_level(now, candidate),
         }
+    }
+}
+
+/// Those who may be drawn, each with its standing.
+fn electorate<'a>(
+    voters: &'a BTreeMap<NodeId, Elector>,
+    standings: Option<&'a Standings>,
+) -> impl Iterator<Item = Voter> + 'a {
+    voters.iter().map(move |(node, elector)| Voter {
+        node: *node,
+        prefix: elector.prefix.clone(),
+        standing: standings.map_or(Standing::FULL, |s| s.of(node)),
+    })
+}
+
+/// How many of a jury's lots fell on somebody `absent`, who sat out or was
+/// silent at this level or an earlier one, until `k` were called. `everybody` is
+/// in the order of the lots. Whoever was absent once is drawn no more, but each
+/// of them makes the rest more corrupt at every level that follows.
+fn passed_over(
+    everybody: &[NodeId],
+    called: &BTreeSet<NodeId>,
+    absent: &BTreeSet<NodeId>,
+    k: usize,
+) -> usize {
+    let last = everybody.iter().rposition(|node| called.contains(node));
+    let lots = match last {
+        Some(last) if called.len() >= k => &everybody[..=last],
+        _ => everybody,
+    };
+    lots.iter().filter(|node| absent.contains(node)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_sat_out_at_an_earlier_level_counts_at_every_later_one() {
+        let node = |n: u8| NodeId([n; 32]);
+        let everybody: Vec<NodeId> = (1..=9).map(node).collect();
+        let set = |nodes: &[u8]| nodes.iter().copied().map(node).collect::<BTreeSet<_>>();
+        // Lots 2 and 4 fell on absent ones, 5 completes the jury; 8 is of another.
+        let absent = set(&[2, 4, 8]);
+        assert_eq!(passed_over(&everybody, &set(&[1, 3, 5]), &absent, 3), 2);
+        // One that was called and stayed silent counts as well.
+        let absent = set(&[2, 3, 4, 8]);
+        assert_eq!(passed_over(&everybody, &set(&[1, 3, 5]), &absent, 3), 3);
+        // Nobody is left to complete the jury.
+        assert_eq!(passed_over(&everybody, &set(&[1, 5]), &absent, 3), 4);
+        assert_eq!(passed_over(&everybody, &set(&[]), &absent, 3), 4);
+        assert_eq!(passed_over(&everybody, &set(&[1, 2, 3]), &set(&[]), 3), 0);
     }
 }

@@ -47,7 +47,6 @@ pub(super) struct Sitting {
     pub(super) start: Time,
     pub(super) awaited: BTreeSet<NodeId>,
     pub(super) ballots: Vec<VerifiedBallot>,
-    pub(super) sat_out: usize,
 }
 
 /// What a race is waiting for.
@@ -74,7 +73,10 @@ pub(super) struct Run {
     /// A home of the candidate.
     pub(super) via: Option<NodeId>,
     pub(super) claim_bps: u64,
+    /// Who is drawn no more.
     pub(super) excluded: BTreeSet<NodeId>,
+    /// Of those, who sat out or was silent.
+    pub(super) absent: BTreeSet<NodeId>,
     pub(super) phase: Phase,
     /// When the present phase has taken too long.
     pub(super) deadline: Time,
@@ -124,6 +126,7 @@ impl Core {
             candidate,
             voters: BTreeMap::new(),
             excluded: BTreeSet::new(),
+            absent: BTreeSet::new(),
             phase: Phase::Beacon { shares, awaited },
             deadline: now.at,
         };
