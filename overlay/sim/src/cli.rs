@@ -324,8 +324,9 @@ fn once(
 fn sweep(what: &What, (from, to): (u64, u64)) -> Result<bool, ScenarioError> {
     let mut failed = 0;
     let began = Instant::now();
+    let scenario = Scenario::find(&what.scenario)?;
+    let (mut measured, mut over) = (0.0, 0.0);
     for seed in from..=to {
-        let scenario = Scenario::find(&what.scenario)?;
         let report = run(&scenario, seed, &what.options(), &mut |_, _| ())?;
         if what.json {
             show(&report, 0.0, true);
@@ -337,6 +338,14 @@ fn sweep(what: &What, (from, to): (u64, u64)) -> Result<bool, ScenarioError> {
             say!("{report}");
         }
         failed += u64::from(!report.passed());
+        let figure = |name| report.figures.get(name).copied().unwrap_or(0.0);
+        measured += figure("mandates_measured");
+        over += figure("mandates_over_the_truth");
+    }
+    let limit = scenario.expect.overrated_milli;
+    let truthful = limit.is_none_or(|milli| over * 1000.0 <= measured * milli as f64);
+    if let (Some(milli), false) = (limit, what.json) {
+        say!("{over} of {measured} mandates over 1.33 times the truth; of 1000, {milli} may");
     }
     if !what.json {
         say!(
@@ -346,7 +355,7 @@ fn sweep(what: &What, (from, to): (u64, u64)) -> Result<bool, ScenarioError> {
             began.elapsed().as_secs_f64()
         );
     }
-    Ok(failed == 0)
+    Ok(failed == 0 && truthful)
 }
 
 /// Compared first, for they say most.

@@ -43,11 +43,10 @@ impl Run<'_> {
             let how = format!("{bad} of 1000 who serve do not, {limit} may");
             self.watch.broke("those who serve can", how);
         }
-        let overrated = (self.watch.overrated * 1000)
-            .checked_div(self.watch.rated)
-            .unwrap_or(0);
-        if let Some(limit) = over(expect.overrated_milli, overrated) {
-            let how = format!("{overrated} of 1000 mandates, {limit} may");
+        let (overrated, rated) = (self.watch.overrated, self.watch.rated);
+        let limit = expect.overrated_milli;
+        if let Some(milli) = limit.filter(|milli| !by_chance(overrated, rated, *milli)) {
+            let how = format!("{overrated} of {rated} do not; of 1000, {milli} may");
             self.watch.broke("mandates tell the truth", how);
         }
     }
@@ -166,5 +165,37 @@ impl Run<'_> {
             ("values_gone_with_two_of_their_owners", gone as f64),
         ];
         figures.map(|(name, value)| (name.to_owned(), value)).into()
+    }
+}
+
+/// Whether `hits` or more of `draws` come about in at least one of a hundred
+/// tries where each draw hits with a chance of `milli` thousandths.
+fn by_chance(hits: u64, draws: u64, milli: u64) -> bool {
+    let chance = milli as f64 / 1000.0;
+    // Of exactly `hit` hits, from none on; the rest is what is asked.
+    let mut exactly = (1.0 - chance).powf(draws as f64);
+    let mut rest = 1.0;
+    for hit in 0..hits {
+        rest -= exactly;
+        let left = draws.saturating_sub(hit) as f64;
+        exactly *= left / (hit + 1) as f64 * chance / (1.0 - chance);
+    }
+    rest >= 0.01
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_about_by_chance_is_no_violation_and_more_is() {
+        // Binomial, 0.5 %: of 67 draws two or more hit in 4.5 %, three in 0.5 %.
+        assert!(by_chance(0, 0, 5));
+        assert!(by_chance(2, 67, 5));
+        assert!(!by_chance(3, 67, 5));
+        // Of 3 000, 15 are expected; 26 or more come about in 0.6 %.
+        assert!(by_chance(24, 3_000, 5));
+        assert!(!by_chance(26, 3_000, 5));
+        assert!(!by_chance(1, 67, 0));
     }
 }

@@ -67,6 +67,8 @@ pub(crate) struct Run<'a> {
     trace: Option<Vec<String>>,
     /// Values that are gone with two of their owners.
     pub(crate) gone: u64,
+    /// Peers that faults were aimed at and hit.
+    pub(crate) hit: usize,
     /// When peers come and go by themselves: time, peer.
     pub(crate) churn: std::collections::BTreeSet<(u64, PeerId)>,
 }
@@ -138,6 +140,7 @@ impl<'a> Run<'a> {
             sampled: 0,
             trace: None,
             gone: 0,
+            hit: 0,
             churn: Default::default(),
         };
         run.populate(&operator, seed);
@@ -231,7 +234,12 @@ impl<'a> Run<'a> {
                 self.watch.troubled = true;
                 let label = step.fault.label();
                 self.faults.push((self.world.clock() as f64 / 1e6, label));
+                let hit = self.hit;
                 self.happen(step.fault);
+                if step.fault.target().is_some() && self.hit == hit {
+                    let how = format!("{} found nobody to hit", step.fault.label());
+                    self.watch.broke("faults happen", how);
+                }
                 last = Some(self.world.clock() + step.fault.takes_s() * SECOND);
             }
             if let Some(last) = last {
@@ -257,7 +265,7 @@ impl<'a> Run<'a> {
             self.world.start_at(id, at);
         }
         let limit = self.scenario.expect.served_within_s;
-        let fewest = self.fewest();
+        let fewest = self.fewest().max(self.scenario.super_nodes as usize);
         let mut served = false;
         while !served && self.world.clock() < limit * SECOND {
             self.go_to(self.world.clock() + SECOND);
@@ -463,6 +471,8 @@ impl<'a> Run<'a> {
         );
         figure("elections", self.watch.elections as f64);
         figure("races", self.watch.races as f64);
+        figure("mandates_measured", self.watch.rated as f64);
+        figure("mandates_over_the_truth", self.watch.overrated as f64);
         figure("leaf_sends_bytes_a_second", last.leaf_sends);
         figure("super_node_sends_bytes_a_second", last.super_node_sends);
         figure("leaves_homed_milli", self.watch.homed_milli() as f64);

@@ -106,7 +106,9 @@ fn chosen(run: &mut Run<'_>, target: Target) -> Vec<PeerId> {
         (None, Some(percent)) => all.len() * percent as usize / 100,
         (None, None) => all.len(),
     };
-    run.draw.some(&all, count)
+    let chosen = run.draw.some(&all, count);
+    run.hit += chosen.len();
+    chosen
 }
 
 /// The super-nodes of the failure domain with most of them; and all others of

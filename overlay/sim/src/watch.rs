@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use canopy_core::keyspace::NodeId;
 use canopy_core::node::{Event, Role};
-use canopy_core::placement::R;
 
 use crate::draw::Draw;
 use crate::loads;
@@ -246,7 +245,7 @@ pub(crate) fn all_served(world: &World, fewest: usize) -> bool {
             _ => {}
         }
     }
-    if serving.len() < fewest.clamp(1, R) {
+    if serving.len() < fewest.max(1) {
         return false;
     }
     serving.sort_unstable();

@@ -2,7 +2,7 @@
 
 use canopy_sim::report::{Report, Sample};
 use canopy_sim::run::{Options, run};
-use canopy_sim::scenario::Scenario;
+use canopy_sim::scenario::{Fault, Scenario, Step, Target, Who};
 
 /// Unoptimised builds take fewer seeds.
 const SEEDS: u64 = if cfg!(debug_assertions) { 2 } else { 100 };
@@ -72,7 +72,7 @@ fn what_does_not_hold_is_told_with_the_way_to_replay_it() {
     assert!(!report.passed());
     let told = report.to_string();
     assert!(told.contains("the overlay recovers in time"), "{told}");
-    let replay = "canopy-sim replay half-loss --seed 1 --leaves 60";
+    let replay = "canopy-sim replay half-loss --seed 1 --leaves 120";
     assert!(told.contains(replay), "{told}");
 }
 
@@ -122,5 +122,34 @@ fn a_report_has_what_pictures_show() {
         assert_eq!(goodputs.len() as u64, sitting.counted, "{sitting:?}");
         let median = goodputs.get((goodputs.len() - 1) / 2);
         assert_eq!(median, Some(&sitting.median_bps), "{sitting:?}");
+    }
+}
+
+#[test]
+fn a_fault_that_finds_nobody_to_hit_is_no_test() {
+    let mut scenario = Scenario::find("restart-all").expect("a built-in scenario");
+    scenario.lasts_s = 120;
+    scenario.users = None;
+    // A tenth of three super-nodes is none.
+    let target = Target {
+        who: Who::SuperNodes,
+        percent: Some(10),
+        count: None,
+    };
+    let fault = Fault::Kill {
+        target,
+        wipe: false,
+    };
+    scenario.step = vec![Step { at_s: 60, fault }];
+    let report = run(&scenario, 1, &Options::default(), &mut |_, _| ()).expect("it runs");
+    let told = report.to_string();
+    assert!(told.contains("found nobody to hit"), "{told}");
+}
+
+/// Seeds that broke before each was understood.
+#[test]
+fn clocks_that_are_off_and_jump_keep_nobody_from_writing() {
+    for seed in [1, 4] {
+        held("clocks", seed);
     }
 }
