@@ -201,8 +201,8 @@ impl Roster {
     }
 
     /// Takes in a verified mandate. False where a later one is known: terms
-    /// only go up. The paper of an entry that was kept without it is put back
-    /// in its place.
+    /// only go up, and in one term a full mandate replaces a deputy's. The
+    /// paper of an entry that was kept without it is put back in its place.
     pub fn insert(&mut self, verified: &VerifiedMandate) -> bool {
         let mandate = verified.mandate();
         if let Some(old) = self.entries.get(&mandate.candidate) {
@@ -212,7 +212,9 @@ impl Roster {
                 self.edit(&mandate.candidate, |entry| entry.mandate = Some(paper));
                 return true;
             }
-            if mandate.term <= old.term {
+            // Two sides of a partition may have given it both in one term.
+            let office = old.deputy && !mandate.deputy && old.release.is_none();
+            if mandate.term < old.term || (mandate.term == old.term && !office) {
                 return false;
             }
         }

@@ -113,7 +113,9 @@ impl VerifyContext<'_> {
         if endorsers.contains(&mandate.candidate) {
             return Err(MandateError::OwnEndorsement);
         }
-        if !endorsers.contains(&mandate.officer) {
+        // A chair may be the only one who can serve; the assembly signs for it.
+        let own = mandate.basis == Basis::Founded && mandate.officer == mandate.candidate;
+        if !own && !endorsers.contains(&mandate.officer) {
             return Err(MandateError::Officer(mandate.officer));
         }
         match mandate.basis {

@@ -133,7 +133,7 @@ impl Core {
         }
         let overview = self.overview(now, lane);
         let law = self.law();
-        let need = law::need(&overview, &law);
+        let need = self.need(now, lane);
         let urgent = law::is_urgent(&overview, &law);
         let patience = self.config.timing.election.officer_timeout * rank;
         let (settle, sample) = (
@@ -185,20 +185,30 @@ impl Core {
         }
     }
 
-    fn overview(&self, now: Now, lane: u64) -> Overview {
+    /// What a lane needs, as far as this peer hears.
+    pub(super) fn need(&self, now: Now, lane: u64) -> Need {
+        let mut serving = self.in_lane(lane).filter(|entry| entry.serves());
+        match law::need(&self.overview(now, lane), &self.law()) {
+            // Who does not report may be at its limit, for all we know.
+            Need::Shrink { .. } if serving.any(|e| self.report_of(now, &e.node()).is_none()) => {
+                Need::Hold
+            }
+            need => need,
+        }
+    }
+
+    fn report_of(&self, now: Now, node: &NodeId) -> Option<&wire::LoadReport> {
         let fresh = self.config.timing.election.report_interval * 8;
-        let reports = self.host.as_ref().map(|host| &host.reports);
-        let report_of = |node: &NodeId| {
-            reports
-                .and_then(|r| r.get(node))
-                .filter(|(_, at)| now.at.since(*at) < fresh)
-                .map(|(report, _)| report)
-        };
+        let (report, at) = self.host.as_ref()?.reports.get(node)?;
+        (now.at.since(*at) < fresh).then_some(report)
+    }
+
+    fn overview(&self, now: Now, lane: u64) -> Overview {
         let super_nodes: Vec<SuperNode> = self
             .in_lane(lane)
             .filter(|entry| entry.serves())
             .map(|entry| {
-                let report = report_of(&entry.node());
+                let report = self.report_of(now, &entry.node());
                 SuperNode {
                     node: entry.node(),
                     capacity_bps: entry.capacity_bps,
@@ -212,7 +222,7 @@ impl Core {
             .collect();
         let standing = super_nodes
             .iter()
-            .filter_map(|s| report_of(&s.node))
+            .filter_map(|s| self.report_of(now, &s.node))
             .map(|r| r.candidates.len());
         let deputies = self.deputies(lane).count();
         Overview {

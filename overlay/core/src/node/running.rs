@@ -17,6 +17,7 @@ use crate::contact::Contact;
 use crate::election::K;
 use crate::election::race::End;
 use crate::election::release::Release;
+use crate::election::tally::DISCOUNT_PERMILLE;
 use crate::keyspace::{Key, NodeId};
 use crate::time::{Now, Time};
 
@@ -115,7 +116,9 @@ impl Raced {
     /// Nor can others show that they are stronger where it was the voters' lines
     /// that ended the race.
     fn kept_its_claim(&self) -> bool {
-        let kept = self.outcome.score_bps >= self.claim_bps / CLAIM_MISSED;
+        // Claims are of lines, scores are discounted.
+        let carried = self.outcome.score_bps / DISCOUNT_PERMILLE * 1000;
+        let kept = carried >= self.claim_bps / CLAIM_MISSED;
         self.outcome.elected && (kept || self.outcome.end == End::Electorate)
     }
 }
