@@ -1,7 +1,7 @@
 //! What the overlay cost its peers while users were at work: what each super-node
 //! did and what its capacity made due, whose line was how busy, and with what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use canopy_core::node::Role;
 
@@ -11,9 +11,6 @@ use crate::world::{PeerId, World};
 /// Utilisation at which the bands end, thousandths: below the first the overlay
 /// has super-nodes to spare, above the last one is about to shed work.
 pub const BANDS_MILLI: [u32; 3] = [250, 600, 900];
-
-/// Requests due to a super-node below which it is chance how many come.
-const TELLING: f64 = 100.0;
 
 /// The work of one super-node, over all the time that users were at work.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
@@ -53,6 +50,8 @@ pub(crate) struct Loads {
     last: Option<Totals>,
     rest: bool,
     served: BTreeMap<PeerId, Served>,
+    /// Those who served at every look so far; none: there was none.
+    always: Option<BTreeSet<PeerId>>,
 }
 
 impl Loads {
@@ -77,7 +76,7 @@ impl Loads {
         let now = Totals::of(world);
         let then = std::mem::replace(last, now.clone());
         let (mut done, mut seats) = (0, 0);
-        let mut serving = Vec::new();
+        let mut serving = BTreeSet::new();
         for id in world.with_role(Role::SuperNode) {
             let peer = world.peer(id);
             // A node of the flat table has no core, and as much to do as another.
@@ -93,21 +92,27 @@ impl Loads {
             served.seats = seated;
             served.operations += more;
             served.worst = served.worst.max(f64::from(peer.load_milli) / 1000.0);
-            serving.push(id);
+            serving.insert(id);
             done += more;
             seats += u64::from(seated);
         }
-        for id in serving {
-            if let Some(served) = self.served.get_mut(&id) {
+        for id in &serving {
+            if let Some(served) = self.served.get_mut(id) {
                 served.due += done as f64 * f64::from(served.seats) / seats.max(1) as f64;
             }
         }
+        self.always = Some(match self.always.take() {
+            Some(always) => &always & &serving,
+            None => serving,
+        });
     }
 
-    /// The most work over what was due, thousandths.
+    /// The most work over what was due, of those who served all the time,
+    /// thousandths.
     pub(crate) fn imbalance_milli(&self) -> u64 {
-        let telling = self.served.values().filter(|s| s.due >= TELLING);
-        let per = telling.map(|s| s.operations as f64 * 1000.0 / s.due);
+        let always = self.always.iter().flatten();
+        let served = always.filter_map(|id| self.served.get(id));
+        let per = served.map(|s| s.operations as f64 * 1000.0 / s.due.max(1.0));
         per.fold(0.0, f64::max) as u64
     }
 

@@ -46,7 +46,7 @@ pub struct Report {
     pub seed: u64,
     /// Peers at the start.
     pub peers: u32,
-    /// Who served: pure, hybrid or elected.
+    /// Who served: pure, hybrid or elected, or a baseline, random or flat.
     pub topology: String,
     /// Hash of every event in order.
     pub digest: String,
