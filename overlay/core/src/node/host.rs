@@ -318,6 +318,7 @@ impl Core {
         };
         let leaves: Vec<NodeId> = host.leaves.keys().copied().collect();
         host.leaves.clear();
+        host.joining.clear();
         let effects = host.swim.leave(now.at);
         self.swim_effects(now, effects);
         let _ = self.candidacy.backoff.demoted(now.at);

@@ -257,7 +257,9 @@ impl Core {
                 term: mandate.term,
             });
         }
-        if let (false, false, Some(host)) = (own, mandate.deputy, &mut self.host) {
+        // Who retires has left the failure detector, and takes others at their word.
+        let watched = !own && !mandate.deputy && self.role == Role::SuperNode;
+        if let (true, Some(host)) = (watched, &mut self.host) {
             // It may have answered before its mandate got here.
             if !host.swim.is_up(&mandate.candidate) {
                 let grace = now.at + self.config.timing.gossip.join_grace();

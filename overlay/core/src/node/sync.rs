@@ -7,8 +7,8 @@ use bytes::Bytes;
 use canopy_proto::wire::{self, core_message::Kind};
 use prost::Message;
 
-use super::Core;
 use super::timers::Timer;
+use super::{Core, Role};
 use crate::contact::Contact;
 use crate::keyspace::{Key, NodeId};
 use crate::roster::{self, Entry};
@@ -382,6 +382,11 @@ impl Core {
             self.send(node, summary);
         }
         self.call_the_dead(now);
+        // Who retires with nobody left looks for those who serve now: it has to
+        // hand over what it holds.
+        if self.role == Role::Retiring && self.roster.serving().next().is_none() {
+            self.timers.at_latest(Timer::Bootstrap, now.at);
+        }
         let wait = self.jitter(self.config.timing.muster.roster_interval);
         self.timers.set(Timer::Sync, now.at + wait);
     }
