@@ -186,7 +186,7 @@ impl Core {
     }
 
     /// What a lane needs, as far as this peer hears.
-    pub(super) fn need(&self, now: Now, lane: u64) -> Need {
+    fn need(&self, now: Now, lane: u64) -> Need {
         let mut serving = self.in_lane(lane).filter(|entry| entry.serves());
         match law::need(&self.overview(now, lane), &self.law()) {
             // Who does not report may be at its limit, for all we know.
