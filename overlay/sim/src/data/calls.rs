@@ -10,6 +10,7 @@ use canopy_core::placement::Placement;
 use canopy_overlay::calls::{CallError, Calls};
 use canopy_proto::wire::{request, response};
 use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::{Known, Work};
@@ -31,6 +32,8 @@ pub(super) struct Shared {
     pub(super) wanted: Notify,
     work: Mutex<Vec<Work>>,
     waiting: Mutex<(u64, BTreeMap<u64, Waiting>)>,
+    /// Requests that super-nodes are at work on.
+    serving: Mutex<BTreeMap<u64, AbortHandle>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -44,6 +47,21 @@ impl Shared {
             wanted: Notify::new(),
             work: Mutex::default(),
             waiting: Mutex::default(),
+            serving: Mutex::default(),
+        }
+    }
+
+    pub(super) fn serves(&self, call: u64, task: AbortHandle) {
+        lock(&self.serving).insert(call, task);
+    }
+
+    pub(super) fn served(&self, call: u64) {
+        lock(&self.serving).remove(&call);
+    }
+
+    pub(super) fn cancelled(&self, call: u64) {
+        if let Some(task) = lock(&self.serving).remove(&call) {
+            task.abort();
         }
     }
 
@@ -177,7 +195,7 @@ impl SimCalls {
     }
 }
 
-/// Forgets a request whose asker waits no longer.
+/// Forgets a request whose asker waits no longer, and tells who was asked.
 struct Forget<'a> {
     shared: &'a Shared,
     call: u64,
@@ -185,7 +203,11 @@ struct Forget<'a> {
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        lock(&self.shared.waiting).1.remove(&self.call);
+        let waiting = lock(&self.shared.waiting).1.remove(&self.call);
+        if let Some(Waiting { from, to, .. }) = waiting {
+            let call = self.call;
+            self.shared.want(Work::Cancel { call, from, to });
+        }
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) enum Work {
         to: NodeId,
         request: request::Kind,
     },
+    /// Whoever sent a request waits for its answer no longer.
+    Cancel { call: u64, from: PeerId, to: NodeId },
     /// The answer to one.
     Answer {
         call: u64,
@@ -235,8 +237,9 @@ impl Data {
         }
         let (service, shared) = (service.clone(), self.shared.clone());
         let trail = shared.trail(call);
-        self.runtime.spawn(async move {
+        let task = self.runtime.spawn(async move {
             let response = followed(trail, service.handle(node, request)).await;
+            shared.served(call);
             shared.want(Work::Answer {
                 call,
                 from: to,
@@ -244,7 +247,13 @@ impl Data {
                 response,
             });
         });
+        self.shared.serves(call, task.abort_handle());
         Handled::Later
+    }
+
+    /// Nobody waits for the answer to a request any more.
+    pub(crate) fn cancelled(&self, call: u64) {
+        self.shared.cancelled(call);
     }
 
     /// Brings what a peer holds to those who own it.

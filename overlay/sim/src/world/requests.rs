@@ -61,6 +61,11 @@ impl World {
                     None => self.fail_call(call),
                 }
             }
+            Work::Cancel { call, from, to } => {
+                if let Some(to) = self.find(&to).filter(|_| self.peer(from).online()) {
+                    self.cancel(call, from, to);
+                }
+            }
             Work::Answer {
                 call,
                 from,
@@ -109,6 +114,32 @@ impl World {
         // Otherwise it is lost, and its deadline passes.
         if let Some((number, at)) = self.travel(from, to, counted, size) {
             self.queue.push(at, asked(number));
+        }
+    }
+
+    fn cancel(&mut self, call: u64, from: PeerId, to: PeerId) {
+        let cancelled = |number| Coming::Cancelled {
+            call,
+            from,
+            to,
+            number,
+        };
+        if from == to {
+            return self.later(1, cancelled(0));
+        }
+        if self.has_session(from, to)
+            && let Some((number, at)) = self.travel(from, to, "cancel", 0)
+        {
+            self.queue.push(at, cancelled(number));
+        }
+    }
+
+    pub(super) fn cancelled(&mut self, call: u64, from: PeerId, to: PeerId, number: u32) {
+        if self.arrives(from, to, number) {
+            self.note(21, to, u64::from(from));
+            if let Some(data) = &self.data {
+                data.cancelled(call);
+            }
         }
     }
 
