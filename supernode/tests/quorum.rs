@@ -178,6 +178,25 @@ async fn a_slow_owner_is_hedged() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn owners_that_are_all_slow_are_not_asked_for_twice_the_work() {
+    let net = Net::of(4);
+    let record = value("a", 1);
+    assert_eq!(net.put(1, std::slice::from_ref(&record)).await, [None]);
+    until("copies", || net.copies(&record) == 3).await;
+    let owners = net.placement().owners(&record.id(), R);
+    let outsider = (1..=4).find(|n| !owners.contains(&node(*n))).unwrap();
+    for owner in &owners {
+        net.slow(owner.0[0], Duration::from_millis(1500));
+    }
+    let reads = (0..100).map(|_| net.get(outsider, record.id(), QUORUM));
+    for reply in futures_util::future::join_all(reads).await {
+        assert_eq!(reply.unwrap().records, std::slice::from_ref(&record.signed));
+    }
+    let hedged = net.service(outsider).stats().hedged;
+    assert!((1..=5 + 100 / 10).contains(&hedged), "{hedged} hedged");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_owner_answers_from_its_own_copy_without_a_call() {
     let net = Net::of(3);
     let record = value("a", 1);

@@ -23,7 +23,7 @@ use super::health::Class;
 const ROUND: usize = R + 2;
 /// Requests of one operation under way at once.
 const AT_ONCE: usize = 3;
-/// Longest wait for one super-node.
+/// Longest wait for one super-node, if the budget then pays for another try.
 const ATTEMPT: Duration = Duration::from_secs(3);
 /// First pause between rounds; doubles up to [`BACK_OFF_MAX`].
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -74,6 +74,9 @@ enum Round<T> {
 struct Progress {
     begun: Instant,
     asked: u32,
+    /// The attempt before may have cost others work: the next one is paid for
+    /// by the budget.
+    owes: bool,
     last: Option<String>,
 }
 
@@ -89,11 +92,17 @@ impl<C: Calls> Client<C> {
         let mut progress = Progress {
             begun: Instant::now(),
             asked: 0,
+            owes: false,
             last: None,
         };
         let mut pause = BACK_OFF;
         loop {
-            match self.round(&ask, &mut progress).await {
+            // Without budget it waits on: others' answers may fill it again.
+            let round = match self.pays(&mut progress) {
+                true => self.round(&ask, &mut progress).await,
+                false => Round::Nothing,
+            };
+            match round {
                 Round::Answered(answer) => {
                     self.inner.counters.ok();
                     return Ok(answer);
@@ -112,6 +121,12 @@ impl<C: Calls> Client<C> {
             sleep_until(wake).await;
             pause = (pause * 2).min(BACK_OFF_MAX);
         }
+    }
+
+    /// Whether a further attempt may be sent.
+    fn pays(&self, progress: &mut Progress) -> bool {
+        progress.owes = progress.owes && !self.inner.budget.spend();
+        !progress.owes
     }
 
     /// Half to the whole of `pause`, so that clients that failed together do not
@@ -144,13 +159,16 @@ impl<C: Calls> Client<C> {
         // only when its time has come.
         let mut due = true;
         loop {
-            if due && let Some(node) = waiting.next() {
-                due = false;
+            if due
+                && self.pays(progress)
+                && let Some(node) = waiting.next()
+            {
                 progress.count(&self.inner.counters);
                 hedge_at = Instant::now() + self.inner.health.hedge_after(&node, ask.class);
                 silent.push(node);
                 under_way.push(self.attempt(node, ask));
             }
+            due = false;
             if under_way.is_empty() {
                 return Round::Nothing;
             }
@@ -159,7 +177,7 @@ impl<C: Calls> Client<C> {
                 biased;
                 Some(done) = under_way.next() => done,
                 () = sleep_until(hedge_at), if may_hedge => {
-                    hedge_at = Instant::now() + ATTEMPT;
+                    hedge_at = Instant::now() + BACK_OFF;
                     if self.inner.budget.spend() && let Some(node) = waiting.next() {
                         hedged = true;
                         self.inner.counters.hedged();
@@ -181,6 +199,8 @@ impl<C: Calls> Client<C> {
                     return Round::Answered(Answer { value, hedged });
                 }
                 Err(Failure::Verdict { code, message }) => {
+                    // Two are wanted.
+                    progress.owes = false;
                     verdicts += 1;
                     progress.last = Some(message.clone());
                     if verdicts >= VERDICTS || (waiting.exhausted() && under_way.is_empty()) {
@@ -192,8 +212,25 @@ impl<C: Calls> Client<C> {
                         });
                     }
                 }
-                Err(Failure::Other(reason)) => progress.last = Some(reason),
+                Err(Failure::Free(reason)) => {
+                    progress.owes = false;
+                    progress.last = Some(reason);
+                }
+                Err(Failure::Other(reason)) => {
+                    progress.owes = true;
+                    progress.last = Some(reason);
+                }
             }
+        }
+    }
+
+    /// Returns when an answer is late and the budget has paid for another
+    /// request. Until then it is waited for: whoever throws late answers away
+    /// and asks again keeps a slow overlay slow.
+    async fn may_give_up(&self) {
+        tokio::time::sleep(ATTEMPT).await;
+        while !self.inner.budget.spend() {
+            tokio::time::sleep(BACK_OFF).await;
         }
     }
 
@@ -204,11 +241,20 @@ impl<C: Calls> Client<C> {
         T: Send,
     {
         let begun = Instant::now();
-        let patience = ask.deadline.saturating_duration_since(begun).min(ATTEMPT);
+        let patience = ask.deadline.saturating_duration_since(begun);
         let calls = &self.inner.calls;
         self.inner.spread.count(&node);
         // The fabric keeps the deadline.
-        let outcome = calls.call(node, ask.request.clone(), patience).await;
+        let call = calls.call(node, ask.request.clone(), patience);
+        let outcome = tokio::select! {
+            biased;
+            outcome = call => outcome,
+            () = self.may_give_up() => {
+                self.inner.health.silent(&node);
+                let late = CallError::Deadline(node).to_string();
+                return (node, Err(Failure::Free(late)));
+            }
+        };
         let health = &self.inner.health;
         let failure = match outcome {
             Ok(response) => match (ask.judge)(node, response) {
@@ -234,20 +280,22 @@ impl<C: Calls> Client<C> {
                 }
                 code => {
                     let reason = format!("{} refused: {}", peer.short(), refusal.message);
-                    if code == Code::Busy {
-                        return (node, Err(Failure::Other(reason)));
+                    match code {
+                        // No fault: it is well, and asked again next time.
+                        Code::Busy => return (node, Err(Failure::Other(reason))),
+                        Code::NotServing => Failure::Free(reason),
+                        _ => Failure::Other(reason),
                     }
-                    Failure::Other(reason)
                 }
             },
-            // Busy is no fault: it is well, and asked again next time.
             Err(error @ CallError::Busy(_)) => {
-                return (node, Err(Failure::Other(error.to_string())));
+                return (node, Err(Failure::Free(error.to_string())));
             }
             Err(error @ CallError::Deadline(_)) => {
                 health.silent(&node);
                 return (node, Err(Failure::Other(error.to_string())));
             }
+            Err(error @ CallError::Unreachable { .. }) => Failure::Free(error.to_string()),
             Err(error) => Failure::Other(error.to_string()),
         };
         health.failed(&node);
@@ -257,7 +305,12 @@ impl<C: Calls> Client<C> {
 
 /// Why one attempt gave no good answer.
 enum Failure {
-    Verdict { code: Code, message: String },
+    Verdict {
+        code: Code,
+        message: String,
+    },
+    /// It cost nobody work, or the budget has paid for another request.
+    Free(String),
     Other(String),
 }
 

@@ -234,39 +234,6 @@ impl Health {
     }
 }
 
-/// Lets at most a fifth of requests hedge in the long run, so that an overlay
-/// that is slow as a whole is not asked for twice the work.
-#[derive(Debug)]
-pub(super) struct HedgeBudget {
-    /// Fifths of a hedge.
-    tokens: AtomicU32,
-}
-
-impl HedgeBudget {
-    const COST: u32 = 5;
-    /// A burst for the seconds in which a super-node just died.
-    const FULL: u32 = 64 * Self::COST;
-
-    pub(super) fn new() -> Self {
-        Self {
-            tokens: AtomicU32::new(Self::FULL),
-        }
-    }
-
-    /// A request was begun.
-    pub(super) fn earn(&self) {
-        let add = |tokens: u32| (tokens < Self::FULL).then_some(tokens + 1);
-        // An error says that it is full already.
-        let _ = self.tokens.fetch_update(Relaxed, Relaxed, add);
-    }
-
-    /// Takes one hedge, if there is one.
-    pub(super) fn spend(&self) -> bool {
-        let take = |tokens: u32| tokens.checked_sub(Self::COST);
-        self.tokens.fetch_update(Relaxed, Relaxed, take).is_ok()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -328,17 +295,5 @@ mod tests {
         (0..20).for_each(|_| health.silent(&node));
         tokio::time::advance(SILENCE_MAX).await;
         assert!(!health.penalised(&node), "never for good");
-    }
-
-    #[test]
-    fn hedges_run_out_and_are_earned_back() {
-        let budget = HedgeBudget::new();
-        let burst = std::iter::repeat_with(|| budget.spend())
-            .take_while(|ok| *ok)
-            .count();
-        assert_eq!(burst, 64);
-        (0..5).for_each(|_| budget.earn());
-        assert!(budget.spend());
-        assert!(!budget.spend());
     }
 }

@@ -42,6 +42,7 @@ use canopy_core::identity::Identity;
 use canopy_core::keyspace::NodeId;
 use canopy_core::placement::Spread;
 use canopy_core::time::Now;
+use canopy_overlay::budget::RetryBudget;
 use canopy_overlay::calls::Calls;
 use parking_lot::Mutex;
 use tokio::task::AbortHandle;
@@ -104,7 +105,8 @@ struct Inner<C> {
     health: health::Health,
     /// Whom this client asked how often.
     spread: Spread,
-    budget: health::HedgeBudget,
+    /// Pays for hedges and retries.
+    budget: RetryBudget,
     counters: stats::Counters,
     checked: checked::Checked,
     /// What is kept published. Absent: nothing is.
@@ -162,7 +164,7 @@ impl<C: Calls> Client<C> {
                 sequence: AtomicU64::new(0),
                 health: health::Health::new(),
                 spread: Spread::default(),
-                budget: health::HedgeBudget::new(),
+                budget: RetryBudget::default(),
                 counters: stats::Counters::default(),
                 checked: checked::Checked::default(),
                 publications,

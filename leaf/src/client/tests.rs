@@ -468,7 +468,50 @@ async fn a_slow_overlay_is_not_asked_for_twice_the_work() {
         put(&client, "hello").await.unwrap();
     }
     let hedged = client.stats().hedged;
-    assert!(hedged <= 64 + 300 / 5, "{hedged} hedges");
+    assert!(hedged <= 5 + 300 / 10, "{hedged} hedges");
+}
+
+/// Begins `count` reads at once: how many were answered, and how many requests
+/// they took.
+async fn reads_at_once(client: &Client<Net>, net: &Net, count: usize) -> (usize, usize) {
+    net.take_asked();
+    let reads = (0..count).map(|_| get(client));
+    let answers = futures_util::future::join_all(reads).await;
+    let answered = answers.iter().filter(|answer| answer.is_ok()).count();
+    (answered, net.take_asked().len())
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_answers_are_waited_for_when_the_budget_is_spent() {
+    let (client, net, _) = six();
+    put(&client, "hello").await.unwrap();
+    // Longer than an attempt is given where another can follow.
+    net.set_all(&Mode::Well(Duration::from_secs(4)));
+    let (answered, asked) = reads_at_once(&client, &net, 100).await;
+    assert!(answered >= 90, "{answered} answered");
+    assert!(asked <= 100 + 5 + 100 / 10, "{asked} requests");
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_of_what_was_refused_stay_within_the_budget() {
+    let (client, net, _) = six();
+    put(&client, "hello").await.unwrap();
+    for code in [Code::Unavailable, Code::Busy] {
+        net.set_all(&Mode::Refuses(code));
+        let (answered, asked) = reads_at_once(&client, &net, 100).await;
+        assert_eq!(answered, 0);
+        assert!(asked <= 100 + 5 + 100 / 10, "{asked} requests");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_be_reached_costs_no_budget() {
+    let (client, net, owners) = six();
+    put(&client, "hello").await.unwrap();
+    net.set(owners[0], Mode::Gone);
+    net.set(owners[1], Mode::Gone);
+    let (answered, _) = reads_at_once(&client, &net, 100).await;
+    assert_eq!(answered, 100);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Asks several owners, no more of them than needed: the first few at once,
-//! another one when an answer is late or does not settle the matter.
+//! another one when an answer does not settle the matter, or is late and the
+//! budget pays for one more.
 
 use std::sync::Arc;
 
@@ -34,6 +35,7 @@ pub(super) async fn gather<C: Calls>(
     request: &request::Kind,
     mut judge: impl FnMut(NodeId, Result<response::Kind, CallError>) -> Verdict,
 ) -> bool {
+    inner.budget.earn();
     let mut left = peers.iter().copied();
     let mut under_way = FuturesUnordered::new();
     let mut silent: Vec<NodeId> = Vec::new();
@@ -70,11 +72,12 @@ pub(super) async fn gather<C: Calls>(
                 }
             }
             () = tokio::time::sleep(patience), if left.len() > 0 => {
-                if !hedged {
+                let pays = inner.budget.spend();
+                if pays && !hedged {
                     add(&inner.counters.hedged, 1);
                 }
-                hedged = true;
-                true
+                hedged |= pays;
+                pays
             }
         };
         if more && let Some(peer) = left.next() {

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use canopy_core::keyspace::NodeId;
 use canopy_core::placement::{Placement, Spread};
+use canopy_overlay::budget::RetryBudget;
 use canopy_overlay::calls::Calls;
 use canopy_proto::wire;
 use canopy_proto::wire::{request, response};
@@ -73,6 +74,8 @@ struct Inner<C: Calls> {
     latencies: Latencies,
     /// Whom this node asked how often.
     spread: Spread,
+    /// Pays for hedges.
+    budget: RetryBudget,
     totals: Totals,
     counters: Counters,
     pace: repair::Pace,
@@ -103,6 +106,7 @@ impl<C: Calls> IndexService<C> {
                 places,
                 latencies: Latencies::new(&config),
                 spread: Spread::default(),
+                budget: RetryBudget::default(),
                 totals: Totals::default(),
                 counters: Counters::default(),
                 pace: repair::Pace::default(),
