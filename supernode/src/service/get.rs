@@ -9,6 +9,7 @@ use canopy_core::record::Record;
 use canopy_overlay::calls::{CallError, Calls};
 use canopy_proto::wire;
 use canopy_proto::wire::{Consistency, request, response};
+use prost::Message;
 
 use super::gather::{Verdict, gather};
 use super::local::{key_of, limit_of};
@@ -175,13 +176,19 @@ impl Read {
         agreeing.count() >= self.needed
     }
 
-    /// Brings the latest versions to owners that answered with less.
+    /// Brings the latest versions to owners that answered with less, as far as
+    /// repair may send something now; the rest it brings by itself.
     fn repair<C: Calls>(&self, inner: &Arc<Inner<C>>) {
         for (peer, versions) in &self.answers {
             let stale = |id: &Key, best: &Version| versions.get(id).is_none_or(|v| v < best);
             let lacking = self.best.iter().filter(|(id, (best, _))| stale(id, best));
             let lacking: Vec<Record> = lacking.map(|(_, (_, record))| record.clone()).collect();
             if lacking.is_empty() || !self.owners.contains(peer) {
+                continue;
+            }
+            let bytes = lacking.iter().map(|r| r.signed.encoded_len()).sum();
+            let rate = inner.config.repair_bytes_per_s;
+            if *peer != inner.me() && !inner.pace.reserve_now(bytes, rate) {
                 continue;
             }
             add(&inner.counters.repaired, lacking.len());

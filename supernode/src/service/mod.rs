@@ -232,11 +232,13 @@ impl<C: Calls> Inner<C> {
     }
 
     /// Puts owners in the order in which to ask them: this node first, whose own
-    /// copy costs nothing; then the one that is due; who failed lately last.
+    /// copy costs nothing; then the one that is due; who is new, and may have
+    /// nothing yet, and who failed lately last.
     fn rank(&self, placement: &Placement, owners: &mut [NodeId]) {
         owners.sort_by_key(|owner| *owner != self.me());
         let others = usize::from(owners.first() == Some(&self.me()));
         self.spread.order(placement, &mut owners[others..]);
+        owners[others..].sort_by_cached_key(|owner| self.places.is_new(owner));
         self.latencies.healthy_first(owners);
     }
 }

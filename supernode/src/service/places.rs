@@ -137,6 +137,13 @@ impl Places {
         })
     }
 
+    /// Whether `node` joined so lately that it may lack records.
+    pub(super) fn is_new(&self, node: &NodeId) -> bool {
+        let state = self.state.read();
+        let joined = state.joined.as_ref();
+        joined.is_some_and(|(joined, at)| at.elapsed() < self.settle && joined.get(node).is_some())
+    }
+
     /// Whether the placement changed so lately that writes sent under the one
     /// before may still arrive.
     pub(super) fn changed_lately(&self) -> bool {
@@ -149,6 +156,16 @@ impl Places {
         let state = self.state.read();
         let until = state.settling.as_ref().map(|settling| settling.until);
         until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// `node` offers what it has: while it does, this node may lack records.
+    pub(super) fn offers(&self, node: &NodeId) {
+        let mut state = self.state.write();
+        if let Some(settling) = &mut state.settling
+            && settling.waiting.contains(node)
+        {
+            settling.until = Instant::now() + self.settle;
+        }
     }
 
     /// `node` has offered all that it has for this node.
@@ -238,6 +255,20 @@ mod tests {
         assert!(all.settling());
         all.finished(&NodeId([3; 32]));
         assert!(!all.settling());
+
+        let slow = places(&[1, 2, 3]);
+        let settle = ServiceConfig::default().settle;
+        for _ in 0..3 {
+            tokio::time::advance(settle / 2).await;
+            assert!(slow.settling());
+            slow.offers(&NodeId([2; 32]));
+        }
+        // Who has finished may compare now and then.
+        slow.finished(&NodeId([2; 32]));
+        tokio::time::advance(settle / 2).await;
+        slow.offers(&NodeId([2; 32]));
+        tokio::time::advance(settle / 2).await;
+        assert!(!slow.settling());
 
         let silent = places(&[1, 2]);
         tokio::time::advance(ServiceConfig::default().settle).await;

@@ -24,9 +24,16 @@ use super::Inner;
 use super::stats::add;
 use crate::index::{Index, Version};
 
-/// Entries of one offer: 40 bytes each, and as many records at most to hold in
-/// memory at a time.
-const OFFER: usize = 512;
+/// Entries of one offer: 40 bytes each. On a slow line a receiver hears of the
+/// next one before it believes that it has everything.
+const OFFER: usize = 256;
+
+/// Most bytes of records sent at a time, unless one record alone is larger.
+const PIECE: usize = 256 * 1024;
+/// After a piece repair rests for so many times as long as the piece took, so
+/// that a line that is slow, or busy with requests, is left to them. Garage's
+/// "tranquility", which is 2 for its resync too.
+const TRANQUILITY: u32 = 2;
 
 /// Spreads what repair sends over time.
 #[derive(Debug, Default)]
@@ -40,6 +47,22 @@ impl Pace {
         let turn = free.map_or(now, |free| free.max(now));
         *free = Some(turn + Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64));
         turn
+    }
+
+    /// Nothing is sent for a while: what was sent took so long.
+    fn rest(&self, took: Duration) {
+        let mut free = self.0.lock();
+        let now = Instant::now();
+        *free = Some(free.map_or(now, |free| free.max(now)) + took * TRANQUILITY);
+    }
+
+    /// The same as [`Self::reserve`] if they may be sent now; else false.
+    pub(super) fn reserve_now(&self, bytes: usize, rate: u64) -> bool {
+        let waits = self.0.lock().is_some_and(|free| free > Instant::now());
+        if !waits {
+            self.reserve(bytes, rate);
+        }
+        !waits
     }
 }
 
@@ -186,7 +209,10 @@ impl Pass {
         mut progress: impl FnMut(HandOver) + Send,
     ) -> HandOver {
         let mut done = HandOver::default();
-        for part in 0..Index::PARTS {
+        // Each holder begins elsewhere, so that two of them seldom offer a new
+        // owner the same at the same time.
+        let first = usize::from(inner.me().0[0]) % Index::PARTS;
+        for part in (first..Index::PARTS).chain(0..first) {
             for ids in inner.index.ids(part).chunks(OFFER) {
                 self.step(inner, ids, &mut done).await;
                 progress(done);
@@ -289,32 +315,106 @@ impl Pass {
             return (Vec::new(), 0);
         };
         let wanted: BTreeSet<usize> = reply.wanted.iter().map(|i| *i as usize).collect();
-        let mut confirmed = Vec::new();
-        let mut sending = Vec::new();
-        for (i, (id, _)) in offer.iter().enumerate() {
-            match wanted.contains(&i) {
-                false => confirmed.push(*id),
-                true => sending.extend(
-                    inner
-                        .index
-                        .one(id, inner.calls.now_ms(), true)
-                        .map(|signed| (*id, signed)),
-                ),
-            }
-        }
-        let (ids, records): (Vec<Key>, Vec<wire::Signed>) = sending.into_iter().unzip();
-        let bytes = records.iter().map(Message::encoded_len).sum();
-        let turn = inner.pace.reserve(bytes, inner.config.repair_bytes_per_s);
-        tokio::time::sleep_until(turn).await;
-        let outcomes = inner.send(node, &records, self.member).await;
+        let entries = offer.iter().enumerate();
+        let (lacks, has): (Vec<_>, Vec<_>) = entries.partition(|(i, _)| wanted.contains(i));
+        let mut confirmed: Vec<Key> = has.into_iter().map(|(_, (id, _))| *id).collect();
+        let mut lacks = lacks.into_iter().map(|(_, (id, _))| *id);
         let mut sent = 0;
-        for (id, outcome) in ids.into_iter().zip(outcomes) {
-            if outcome.refusal.is_none() || outcome.superseded_by > 0 {
-                confirmed.push(id);
-                sent += 1;
+        loop {
+            let piece = piece(inner, &mut lacks);
+            if piece.is_empty() {
+                break;
             }
+            let taken = self.send(inner, node, piece).await;
+            if taken.is_empty() {
+                // It is gone or takes nothing: it is asked again later.
+                break;
+            }
+            sent += taken.len();
+            confirmed.extend(taken);
         }
         add(&inner.counters.repaired, sent);
         (confirmed, sent as u64)
+    }
+
+    /// Sends a piece when its turn comes; the ids of what `node` has taken.
+    async fn send<C: Calls>(
+        &self,
+        inner: &Arc<Inner<C>>,
+        node: NodeId,
+        piece: Vec<(Key, wire::Signed)>,
+    ) -> Vec<Key> {
+        let (ids, records): (Vec<Key>, Vec<wire::Signed>) = piece.into_iter().unzip();
+        let bytes = records.iter().map(Message::encoded_len).sum();
+        let turn = inner.pace.reserve(bytes, inner.config.repair_bytes_per_s);
+        tokio::time::sleep_until(turn).await;
+        let began = Instant::now();
+        let outcomes = inner.send(node, &records, self.member).await;
+        inner.pace.rest(began.elapsed());
+        let outcomes = ids.into_iter().zip(outcomes);
+        let taken = outcomes.filter(|(_, o)| o.refusal.is_none() || o.superseded_by > 0);
+        taken.map(|(id, _)| id).collect()
+    }
+}
+
+/// The next records of `ids`, as many as are sent at a time. What is gone
+/// meanwhile is left out.
+fn piece<C: Calls>(
+    inner: &Inner<C>,
+    ids: &mut impl Iterator<Item = Key>,
+) -> Vec<(Key, wire::Signed)> {
+    let mut bytes = 0;
+    let mut out = Vec::new();
+    while bytes < PIECE
+        && let Some(id) = ids.next()
+    {
+        if let Some(signed) = inner.index.one(&id, inner.calls.now_ms(), true) {
+            bytes += signed.encoded_len();
+            out.push((id, signed));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_line_is_left_to_others_for_two_thirds_of_the_time() {
+        let pace = Pace::default();
+        let began = Instant::now();
+        let (mut busy, rate) = (Duration::ZERO, 1_250_000);
+        for _ in 0..100 {
+            tokio::time::sleep_until(pace.reserve(PIECE, rate)).await;
+            // Longer than the rate alone would space pieces.
+            let took = Duration::from_millis(700);
+            tokio::time::sleep(took).await;
+            pace.rest(took);
+            busy += took;
+        }
+        tokio::time::sleep_until(pace.reserve(0, rate)).await;
+        assert!(busy * 3 <= began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fast_line_carries_no_more_than_the_rate() {
+        let pace = Pace::default();
+        let began = Instant::now();
+        for _ in 0..50 {
+            tokio::time::sleep_until(pace.reserve(PIECE, 1_250_000)).await;
+            pace.rest(Duration::from_millis(1));
+        }
+        let rate = (49 * PIECE) as f64 / began.elapsed().as_secs_f64();
+        assert!((1_200_000.0..=1_250_000.0).contains(&rate), "{rate}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_need_not_be_sent_waits_for_no_turn() {
+        let pace = Pace::default();
+        assert!(pace.reserve_now(1_000, 1_000));
+        assert!(!pace.reserve_now(1_000, 1_000));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(pace.reserve_now(1_000, 1_000));
     }
 }
