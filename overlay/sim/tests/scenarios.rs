@@ -64,6 +64,31 @@ fn a_restart_of_everybody_brings_the_overlay_back() {
 }
 
 #[test]
+fn a_third_lost_at_once_drags_nobody_along() {
+    let report = held("cascade", 1);
+    let at = report.faults.first().map_or(0.0, |(at, _)| *at);
+    let before = report.samples.iter().take_while(|sample| sample.at_s < at);
+    let serving = before.last().map_or(0, |sample| sample.super_nodes);
+    assert!(serving >= 9, "{serving}");
+}
+
+/// Just before, the two that are left carry all users. The newcomer has nothing
+/// and is sent everything, and each request that is late may be asked again: the
+/// overlay must not stay busy with that.
+#[test]
+fn the_load_of_a_lost_server_does_not_pile_up_when_another_takes_its_place() {
+    let mut scenario = Scenario::find("server-lost").expect("a built-in scenario");
+    scenario.step.truncate(1);
+    scenario.lasts_s = 600;
+    scenario.expect.ok_within_s = 60;
+    let users = scenario.users.as_mut().expect("a scenario with users");
+    users.operations_per_s = 36;
+    let report = run(&scenario, 1, &Options::default(), &mut |_, _| ()).expect("it runs");
+    assert!(report.passed(), "{report}");
+    assert!(report.figures["operations_failed"] < 20.0, "{report}");
+}
+
+#[test]
 fn what_does_not_hold_is_told_with_the_way_to_replay_it() {
     let mut scenario = Scenario::find("half-loss").expect("a built-in scenario");
     // Nobody can notice in a second that half of them died.
