@@ -13,18 +13,21 @@ use canopy_overlay::calls::{CallError, Calls};
 use canopy_proto::wire;
 use canopy_proto::wire::refusal::Code;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Client;
 use super::error::{Error, is_verdict};
-use super::health::Class;
+use super::health::{Class, HEDGE_MAX};
 
 /// Super-nodes tried in one round: the owners and two others, who forward.
 const ROUND: usize = R + 2;
 /// Requests of one operation under way at once.
 const AT_ONCE: usize = 3;
-/// Longest wait for one super-node, if the budget then pays for another try.
+/// Longest wait for one super-node, if the budget then pays for a hedge.
 const ATTEMPT: Duration = Duration::from_secs(3);
+/// The same, if it then pays for a retry: longer than answers take of an overlay
+/// that is slow as a whole.
+const SILENCE: Duration = Duration::from_secs(5);
 /// First pause between rounds; doubles up to [`BACK_OFF_MAX`].
 const BACK_OFF: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
@@ -77,6 +80,10 @@ struct Progress {
     /// The attempt before may have cost others work: the next one is paid for
     /// by the budget.
     owes: bool,
+    /// Requests that the budget has paid for: those sent because another one was
+    /// late, and those because it was refused.
+    hedges: u32,
+    retries: u32,
     last: Option<String>,
 }
 
@@ -93,11 +100,13 @@ impl<C: Calls> Client<C> {
             begun: Instant::now(),
             asked: 0,
             owes: false,
+            hedges: 0,
+            retries: 0,
             last: None,
         };
         let mut pause = BACK_OFF;
         loop {
-            // Without budget it waits on: others' answers may fill it again.
+            // Without budget it waits: other operations fill it again.
             let round = match self.pays(&mut progress) {
                 true => self.round(&ask, &mut progress).await,
                 false => Round::Nothing,
@@ -125,7 +134,10 @@ impl<C: Calls> Client<C> {
 
     /// Whether a further attempt may be sent.
     fn pays(&self, progress: &mut Progress) -> bool {
-        progress.owes = progress.owes && !self.inner.budget.spend();
+        if progress.owes && self.inner.budget.retry() {
+            progress.owes = false;
+            progress.retries += 1;
+        }
         !progress.owes
     }
 
@@ -178,8 +190,9 @@ impl<C: Calls> Client<C> {
                 Some(done) = under_way.next() => done,
                 () = sleep_until(hedge_at), if may_hedge => {
                     hedge_at = Instant::now() + BACK_OFF;
-                    if self.inner.budget.spend() && let Some(node) = waiting.next() {
+                    if self.inner.budget.hedge() && let Some(node) = waiting.next() {
                         hedged = true;
+                        progress.hedges += 1;
                         self.inner.counters.hedged();
                         progress.asked += 1;
                         hedge_at = Instant::now() + self.inner.health.hedge_after(&node, ask.class);
@@ -192,7 +205,8 @@ impl<C: Calls> Client<C> {
             silent.retain(|other| *other != node);
             due = true;
             match outcome {
-                Ok(value) => {
+                Ok((value, took)) => {
+                    self.inner.budget.give_back(progress.of_use(took));
                     silent
                         .iter()
                         .for_each(|node| self.inner.health.overtaken(node));
@@ -212,6 +226,16 @@ impl<C: Calls> Client<C> {
                         });
                     }
                 }
+                Err(Failure::Late(reason)) => {
+                    progress.owes = false;
+                    progress.hedges += 1;
+                    progress.last = Some(reason);
+                }
+                Err(Failure::Silent(reason)) => {
+                    progress.owes = false;
+                    progress.retries += 1;
+                    progress.last = Some(reason);
+                }
                 Err(Failure::Free(reason)) => {
                     progress.owes = false;
                     progress.last = Some(reason);
@@ -227,15 +251,26 @@ impl<C: Calls> Client<C> {
     /// Returns when an answer is late and the budget has paid for another
     /// request. Until then it is waited for: whoever throws late answers away
     /// and asks again keeps a slow overlay slow.
-    async fn may_give_up(&self) {
-        tokio::time::sleep(ATTEMPT).await;
-        while !self.inner.budget.spend() {
-            tokio::time::sleep(BACK_OFF).await;
+    async fn give_up(&self, node: NodeId) -> Failure {
+        let begun = Instant::now();
+        sleep(ATTEMPT).await;
+        loop {
+            if self.inner.budget.hedge() {
+                return Failure::Late(CallError::Deadline(node).to_string());
+            }
+            if begun.elapsed() >= SILENCE && self.inner.budget.retry() {
+                return Failure::Silent(CallError::Deadline(node).to_string());
+            }
+            sleep(BACK_OFF).await;
         }
     }
 
-    /// Asks one super-node and judges its answer.
-    async fn attempt<T, J>(&self, node: NodeId, ask: &Ask<'_, J>) -> (NodeId, Result<T, Failure>)
+    /// Asks one super-node and judges its answer; also says how long that took.
+    async fn attempt<T, J>(
+        &self,
+        node: NodeId,
+        ask: &Ask<'_, J>,
+    ) -> (NodeId, Result<(T, Duration), Failure>)
     where
         J: Fn(NodeId, wire::response::Kind) -> Judgement<T> + Sync,
         T: Send,
@@ -249,18 +284,18 @@ impl<C: Calls> Client<C> {
         let outcome = tokio::select! {
             biased;
             outcome = call => outcome,
-            () = self.may_give_up() => {
+            late = self.give_up(node) => {
                 self.inner.health.silent(&node);
-                let late = CallError::Deadline(node).to_string();
-                return (node, Err(Failure::Free(late)));
+                return (node, Err(late));
             }
         };
         let health = &self.inner.health;
         let failure = match outcome {
             Ok(response) => match (ask.judge)(node, response) {
                 Judgement::Good(value) => {
-                    health.answered(&node, ask.class, begun.elapsed());
-                    return (node, Ok(value));
+                    let took = begun.elapsed();
+                    health.answered(&node, ask.class, took);
+                    return (node, Ok((value, took)));
                 }
                 Judgement::Verdict(code, message) => {
                     return (node, Err(Failure::Verdict { code, message }));
@@ -309,8 +344,12 @@ enum Failure {
         code: Code,
         message: String,
     },
-    /// It cost nobody work, or the budget has paid for another request.
+    /// It cost nobody work.
     Free(String),
+    /// It took too long, and the budget has paid for a hedge in its place.
+    Late(String),
+    /// It took much too long, and the budget has paid for a retry.
+    Silent(String),
     Other(String),
 }
 
@@ -320,6 +359,13 @@ impl Progress {
             counters.retried();
         }
         self.asked += 1;
+    }
+
+    /// What was paid for and shows that not all super-nodes are slow: an answer
+    /// that took `took` came in the place of one that was late, or of none.
+    fn of_use(&self, took: Duration) -> u32 {
+        let within = |limit: Duration, paid: u32| if took <= limit { paid } else { 0 };
+        within(HEDGE_MAX, self.hedges) + within(SILENCE / 2, self.retries)
     }
 
     fn give_up(self, why: Option<String>) -> Error {

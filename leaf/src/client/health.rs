@@ -25,7 +25,7 @@ const UNKNOWN: Duration = Duration::from_millis(300);
 /// Hedging earlier would double the load of a healthy overlay.
 const HEDGE_MIN: Duration = Duration::from_millis(5);
 /// Waiting longer would make one dead peer felt by every request.
-const HEDGE_MAX: Duration = Duration::from_secs(1);
+pub(super) const HEDGE_MAX: Duration = Duration::from_secs(1);
 /// A peer that failed goes last for this long, doubling with each failure...
 const PENALTY: Duration = Duration::from_millis(500);
 /// ...up to this.

@@ -40,6 +40,8 @@ pub(super) async fn gather<C: Calls>(
     let mut under_way = FuturesUnordered::new();
     let mut silent: Vec<NodeId> = Vec::new();
     let mut hedged = false;
+    // Who was asked last as a hedge, and when.
+    let mut hedge: Option<(NodeId, Instant)> = None;
     let mut patience = inner.config.hedge_min;
     for peer in left.by_ref().take(first) {
         patience = patience.max(inner.latencies.hedge_after(&peer));
@@ -56,10 +58,17 @@ pub(super) async fn gather<C: Calls>(
                 None => return hedged,
             }
         }
+        let mut hedges = false;
         let more = tokio::select! {
             biased;
             Some((peer, answer)) = under_way.next() => {
                 silent.retain(|other| *other != peer);
+                let soon = |(asked, at): &mut (NodeId, Instant)| {
+                    *asked == peer && at.elapsed() <= inner.config.read_deadline / 2
+                };
+                if answer.is_ok() && hedge.take_if(soon).is_some() {
+                    inner.budget.give_back(1);
+                }
                 match judge(peer, answer) {
                     Verdict::Done => {
                         if hedged {
@@ -72,17 +81,21 @@ pub(super) async fn gather<C: Calls>(
                 }
             }
             () = tokio::time::sleep(patience), if left.len() > 0 => {
-                let pays = inner.budget.spend();
+                let pays = inner.budget.hedge();
                 if pays && !hedged {
                     add(&inner.counters.hedged, 1);
                 }
                 hedged |= pays;
+                hedges = pays;
                 pays
             }
         };
         if more && let Some(peer) = left.next() {
             patience = inner.latencies.hedge_after(&peer);
             silent.push(peer);
+            if hedges {
+                hedge = Some((peer, Instant::now()));
+            }
             under_way.push(ask(inner, peer, request.clone()));
         }
     }

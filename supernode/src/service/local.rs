@@ -178,7 +178,6 @@ impl<C: Calls> Inner<C> {
                 self.wake_repair.notify_one();
             }
             (false, true) => self.places.finished(&from),
-            (false, false) => self.places.offers(&from),
             _ => {}
         }
         let now_ms = self.calls.now_ms();

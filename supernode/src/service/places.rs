@@ -79,7 +79,9 @@ impl Places {
         if mine {
             state.settling = Settling::of(&state.current, self.me, self.settle);
         } else if gone {
-            state.lose(Instant::now() + self.settle);
+            // Up to R hold everything: the loss of one gives the others nothing.
+            let gains = old.len() > R;
+            state.lose(gains.then(|| Instant::now() + self.settle));
         }
         state.recent.push_front((old, Instant::now()));
         state.recent.truncate(RECENT);
@@ -158,16 +160,6 @@ impl Places {
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// `node` offers what it has: while it does, this node may lack records.
-    pub(super) fn offers(&self, node: &NodeId) {
-        let mut state = self.state.write();
-        if let Some(settling) = &mut state.settling
-            && settling.waiting.contains(node)
-        {
-            settling.until = Instant::now() + self.settle;
-        }
-    }
-
     /// `node` has offered all that it has for this node.
     pub(super) fn finished(&self, node: &NodeId) {
         let mut state = self.state.write();
@@ -193,9 +185,9 @@ impl State {
         self.joined = Some((joined, Instant::now()));
     }
 
-    /// Others are gone: this node may own ranges of theirs, and need not wait
-    /// for them.
-    fn lose(&mut self, until: Instant) {
+    /// Others are gone: this node need not wait for them, and may own ranges of
+    /// theirs, if `until` is given.
+    fn lose(&mut self, until: Option<Instant>) {
         let now = Instant::now();
         match self
             .settling
@@ -207,10 +199,8 @@ impl State {
                 settling.waiting.retain(|node| current.get(node).is_some());
             }
             None => {
-                self.settling = Some(Settling {
-                    until,
-                    waiting: BTreeSet::new(),
-                });
+                let waiting = BTreeSet::new();
+                self.settling = until.map(|until| Settling { until, waiting });
             }
         }
     }
@@ -256,20 +246,6 @@ mod tests {
         all.finished(&NodeId([3; 32]));
         assert!(!all.settling());
 
-        let slow = places(&[1, 2, 3]);
-        let settle = ServiceConfig::default().settle;
-        for _ in 0..3 {
-            tokio::time::advance(settle / 2).await;
-            assert!(slow.settling());
-            slow.offers(&NodeId([2; 32]));
-        }
-        // Who has finished may compare now and then.
-        slow.finished(&NodeId([2; 32]));
-        tokio::time::advance(settle / 2).await;
-        slow.offers(&NodeId([2; 32]));
-        tokio::time::advance(settle / 2).await;
-        assert!(!slow.settling());
-
         let silent = places(&[1, 2]);
         tokio::time::advance(ServiceConfig::default().settle).await;
         assert!(!silent.settling());
@@ -278,16 +254,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn every_loss_of_a_node_makes_the_others_settle() {
-        let places = places(&[1, 2, 3]);
-        for left in [&[1, 2][..], &[1]] {
+    async fn who_gains_ranges_by_a_loss_settles() {
+        let places = places(&[1, 2, 3, 4, 5]);
+        for left in [&[1, 2, 3, 4][..], &[1, 2, 3]] {
             tokio::time::advance(ServiceConfig::default().settle).await;
             assert!(!places.settling());
             assert!(places.update(of(left)));
             assert!(places.settling() && places.changed_lately());
         }
+        tokio::time::advance(ServiceConfig::default().settle).await;
+        // Of three, all had everything.
+        for left in [&[1, 2][..], &[1]] {
+            assert!(places.update(of(left)));
+            assert!(!places.settling() && places.changed_lately());
+        }
         assert!(places.knows(&NodeId([3; 32])));
-        assert!(!places.knows(&NodeId([4; 32])));
+        assert!(!places.knows(&NodeId([6; 32])));
         assert!(!places.update(of(&[1])));
     }
 }

@@ -24,9 +24,8 @@ use super::Inner;
 use super::stats::add;
 use crate::index::{Index, Version};
 
-/// Entries of one offer: 40 bytes each. On a slow line a receiver hears of the
-/// next one before it believes that it has everything.
-const OFFER: usize = 256;
+/// Entries of one offer: 40 bytes each.
+const OFFER: usize = 512;
 
 /// Most bytes of records sent at a time, unless one record alone is larger.
 const PIECE: usize = 256 * 1024;
