@@ -7,7 +7,7 @@ use canopy_proto::wire::{self, core_message::Kind};
 
 use super::roster::named_in;
 use super::timers::Timer;
-use super::{Core, Event};
+use super::{Core, Event, Role};
 use crate::keyspace::NodeId;
 use crate::time::{Now, Time};
 
@@ -256,11 +256,12 @@ impl Core {
                 self.homes.attempts[slot] = None;
             }
         }
+        let listens = engaged || self.role == Role::Retiring;
+        // It knows best what it is.
+        if listens && redirect.not_serving && self.roster.set_down(&from, true) {
+            self.roster_changed(now);
+        }
         if engaged {
-            // It knows best what it is.
-            if redirect.not_serving && self.roster.set_down(&from, true) {
-                self.roster_changed(now);
-            }
             self.on_roster(
                 now,
                 from,

@@ -197,7 +197,7 @@ impl Core {
         );
     }
 
-    fn redirect(&mut self, from: NodeId) {
+    pub(super) fn redirect(&mut self, from: NodeId) {
         let own = self.node_id();
         let others: Vec<NodeId> = self
             .roster

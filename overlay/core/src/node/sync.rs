@@ -216,6 +216,10 @@ impl Core {
     }
 
     pub(super) fn on_roster_digest(&mut self, now: Now, from: NodeId, theirs: wire::RosterDigest) {
+        if theirs.summary && self.host.is_none() {
+            // It takes this peer for a super-node.
+            return self.redirect(from);
+        }
         let own = self.roster.digest(self.host.is_some());
         // Two who know the same deputies and nobody who serves have to muster.
         let nobody = self.roster.serving().next().is_none();
