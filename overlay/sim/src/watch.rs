@@ -18,6 +18,8 @@ const LOOKED_AT: usize = 64;
 const MAX_PROMOTIONS: usize = 12;
 /// Violations that are told; a broken invariant breaks at every look.
 const MAX_TOLD: usize = 20;
+/// More peers are a crowd.
+const CROWD: usize = 500;
 
 /// Follows a world.
 pub(crate) struct Watch {
@@ -234,8 +236,8 @@ impl Watch {
     }
 }
 
-/// Whether everybody is served: enough super-nodes, a home for each leaf, and,
-/// where a leaf can know them all, one opinion on who serves.
+/// Whether everybody is served: enough super-nodes, a home for each leaf, and
+/// one opinion on who serves, where a leaf can know them all.
 pub(crate) fn all_served(world: &World, fewest: usize) -> bool {
     let mut serving: Vec<NodeId> = Vec::new();
     for peer in world.peers().iter().filter(|peer| peer.online()) {
@@ -249,7 +251,9 @@ pub(crate) fn all_served(world: &World, fewest: usize) -> bool {
         return false;
     }
     serving.sort_unstable();
-    let few = serving.len() <= world.config.cache;
+    // In a crowd leaves hear of newcomers when they compare, and more are elected
+    // meanwhile: it is enough that they have homes.
+    let few = serving.len() <= world.config.cache && world.peers().len() <= CROWD;
     world
         .peers()
         .iter()

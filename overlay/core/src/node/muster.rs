@@ -288,6 +288,16 @@ impl Core {
         let inside = others.filter(|(_, member)| limit.is_some_and(|limit| member.lot <= limit));
         let inside: Vec<NodeId> = inside.map(|(node, _)| *node).collect();
         let mut kept = self.pick(inside, TOLD);
+        // One of them that can be dialled counts as told of: all whom this peer
+        // was told to join by may stay outside too.
+        let known = kept
+            .iter()
+            .filter_map(|node| self.muster.as_ref()?.members.get(node));
+        let asked = known.filter(|member| member.candidacy.eligible);
+        let asked = asked.map(|member| member.contact.clone()).next();
+        if let Some(contact) = asked {
+            self.name(contact, true);
+        }
         kept.push(own);
         if let Some(state) = &mut self.muster {
             state.keep(|node, _| kept.contains(node));

@@ -87,6 +87,11 @@ impl Core {
         let Some(contact) = contact.filter(|c| c.node_id != self.node_id()) else {
             return false;
         };
+        self.name(contact, may)
+    }
+
+    /// From now on `contact` is one of those to join by, and dialled if we `may`.
+    pub(super) fn name(&mut self, contact: Contact, may: bool) -> bool {
         let node = Some(contact.node_id);
         if self.roster.get(&contact.node_id).is_some() {
             return false;

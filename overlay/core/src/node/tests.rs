@@ -526,3 +526,36 @@ fn a_leaf_is_sent_as_many_super_nodes_as_it_has_room_for_and_those_near_it() {
     told.sort_by_key(near);
     assert_eq!(told, all[..core.config.cache]);
 }
+
+#[test]
+fn who_stays_outside_an_assembly_asks_one_who_is_inside() {
+    let lot_of = |i: u8| assembly::lot("test", &contact_of(i).node_id);
+    let mut peers: Vec<u8> = (1..100).collect();
+    peers.sort_by_key(|i| lot_of(*i));
+    let (inside, last) = (peers[0], peers[98]);
+    let mut core = core(last, false, None);
+    let told_by = [peers[96], peers[97]];
+    for from in told_by.map(contact_of) {
+        let member = wire::MusterEntry {
+            contact: Some(contact_of(inside).signed.clone()),
+            candidacy: Some(wire::Candidacy {
+                eligible: true,
+                ..Default::default()
+            }),
+            age_ms: 0,
+        };
+        let muster = wire::Muster {
+            members: vec![member],
+            limit: lot_of(inside).to_bytes(),
+            electing: false,
+        };
+        core.on_muster(now_at(0), from.node_id, muster);
+    }
+    assert!(core.muster.as_ref().is_some_and(|muster| muster.outside()));
+    let outputs: Vec<Output> = std::iter::from_fn(|| core.poll()).collect();
+    let dialled = outputs.iter().filter_map(|output| match output {
+        Output::Connect { node, .. } => *node,
+        _ => None,
+    });
+    assert_eq!(dialled.collect::<Vec<_>>(), [contact_of(inside).node_id]);
+}
