@@ -86,6 +86,7 @@ impl Carrier {
             }
             Output::Event(event) => {
                 tracing::info!(?event, "peer.event");
+                self.inner.inputs.counters.event(&event);
                 if let Event::Homes(homes) = &event {
                     self.inner.homes.send_replace(homes.clone());
                 }
@@ -165,6 +166,7 @@ impl Carrier {
             }
             Err(DialError::Myself) => None,
             Err(error) => {
+                self.inner.inputs.counters.dials_failed.one();
                 if let Some(addr) = addrs.first().copied() {
                     tracing::debug!(?node, %addr, %error, "peer.dial");
                     *self.inner.join_error.lock() = Some((addr, error.clone()));
@@ -182,6 +184,11 @@ impl Carrier {
         let inner = self.inner.clone();
         tokio::spawn(async move {
             let reached = inner.fabric.dial_back(addr, node, DIAL_BACK).await;
+            let counters = &inner.inputs.counters;
+            match reached {
+                true => counters.dial_backs_reached.one(),
+                false => counters.dial_backs_failed.one(),
+            }
             inner.inputs.push(Input::DialedBack { token, reached });
         });
     }
@@ -221,6 +228,11 @@ impl Carrier {
                     round_trip: measured.rtt,
                     loss_ppm: measured.loss_ppm,
                 });
+            let counters = &inner.inputs.counters;
+            match result {
+                Some(_) => counters.measured.one(),
+                None => counters.measurements_failed.one(),
+            }
             inner.inputs.push(Input::Measured { token, result });
         });
     }

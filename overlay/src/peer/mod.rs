@@ -10,11 +10,13 @@
 //! | `serve` | what the fabric asks of this peer |
 //! | `carry` | carrying out what the core wants |
 //! | `file` | the saved roster on disk |
+//! | `stats` | what is counted |
 
 mod carry;
 mod file;
 mod run;
 mod serve;
+mod stats;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -35,6 +37,8 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::calls::{CallError, Calls};
 use crate::fabric::{Answer, BindError, DialError, Fabric, FabricConfig, RequestError, Target};
+
+pub use stats::PeerStats;
 
 /// Messages that may wait for the core; more are dropped, as a network would.
 const MAX_QUEUED: usize = 16_384;
@@ -112,6 +116,7 @@ enum Command {
 struct Inputs {
     sender: mpsc::UnboundedSender<Command>,
     messages: Arc<AtomicUsize>,
+    counters: Arc<stats::Counters>,
 }
 
 impl Inputs {
@@ -123,12 +128,14 @@ impl Inputs {
     /// Messages: dropped when too many wait.
     fn message(&self, from: NodeId, message: wire::CoreMessage) {
         if self.messages.fetch_add(1, Ordering::Relaxed) < MAX_QUEUED {
+            self.counters.messages.one();
             self.push(Input::Message {
                 from,
                 message: Box::new(message),
             });
         } else {
             self.messages.fetch_sub(1, Ordering::Relaxed);
+            self.counters.messages_dropped.one();
             tracing::warn!(?from, "peer.overrun: a message was dropped");
         }
     }
@@ -156,6 +163,7 @@ impl Peer {
         let inputs = Inputs {
             sender,
             messages: Arc::default(),
+            counters: Arc::default(),
         };
         let permits = Permits::default();
         let handler = Arc::new(ArcSwapOption::empty());
@@ -245,6 +253,13 @@ impl Peer {
     /// Events from now on. A slow observer misses the oldest.
     pub fn events(&self) -> broadcast::Receiver<PeerEvent> {
         self.inner.events.subscribe()
+    }
+
+    /// What was counted since the start.
+    pub fn stats(&self) -> PeerStats {
+        let inputs = &self.inner.inputs;
+        let waiting = inputs.messages.load(Ordering::Relaxed) as u64;
+        inputs.counters.read(waiting)
     }
 
     /// Why joining failed last, if nothing has worked since.

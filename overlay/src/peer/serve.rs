@@ -40,6 +40,11 @@ impl fabric::Service for Service {
     }
 
     fn session_up(&self, session: &Session) {
+        let counters = &self.inputs.counters;
+        match session.inbound() {
+            true => counters.sessions_inbound.one(),
+            false => counters.sessions_outbound.one(),
+        }
         self.inputs.push(Input::SessionUp {
             contact: session.contact().clone(),
             inbound: session.inbound(),
@@ -50,6 +55,7 @@ impl fabric::Service for Service {
     }
 
     fn session_down(&self, peer: NodeId, _: CloseReason) {
+        self.inputs.counters.sessions_closed.one();
         self.inputs.push(Input::SessionDown(peer));
     }
 
