@@ -10,6 +10,7 @@
 //! | [`store`] | records on disk, group commit |
 //! | [`host`] | a whole peer, from settings to a clean end |
 //! | [`settings`], [`data_dir`], [`secret`] | what can be set; key, port and lock on disk |
+//! | [`metrics`] | the peer in numbers, for Prometheus |
 //! | [`status`], [`event`] | how a peer fares, and what happens to it |
 //! | [`designation`] | an operator's word that a host serves |
 //! | `cli` | the `supernode` program, and what it shares with `leaf` (feature `cli`) |
@@ -22,6 +23,7 @@ pub mod event;
 pub mod host;
 pub mod index;
 pub mod load;
+pub mod metrics;
 pub mod role;
 pub mod secret;
 pub mod service;

@@ -96,15 +96,19 @@ impl Limits {
             true => (used / limit * 1000.0).min(MOST_MILLI) as u32,
             false => 0,
         };
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Load {
             connections: milli(sessions as f64, self.sessions as f64),
             operations: milli(rates.operations_per_s, self.operations_per_s as f64),
             bytes: milli(rates.bps, self.bps as f64),
             memory: memory_milli,
-            cpu: milli(rates.processors, processors as f64),
+            cpu: milli(rates.processors, processors() as f64),
         }
     }
+}
+
+/// Processors that this process may use.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Processor time that this process used, in its own code and in the kernel.

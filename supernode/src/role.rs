@@ -14,12 +14,14 @@ use canopy_overlay::calls::{CallError, Calls};
 use canopy_overlay::fabric::Answer;
 use canopy_overlay::peer::{Handler, Peer};
 use canopy_proto::wire::{request, response};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::index::{Index, Limits};
 use crate::load::{self, Counters, Meter};
+use crate::metrics::Requests;
 use crate::service::{IndexService, IndexStats, ServiceConfig};
-use crate::store::{Store, StoreError};
+use crate::store::{Counted, Store, StoreError};
 
 /// How a peer serves once it is elected.
 #[derive(Clone, Debug)]
@@ -41,6 +43,10 @@ pub struct RoleConfig {
     pub report_every: Duration,
     /// Pause before an incomplete hand-over is tried again.
     pub retry: Duration,
+    /// What requests are counted by.
+    pub requests: Requests,
+    /// What the store's writes are counted by.
+    pub counted: Counted,
 }
 
 impl Default for RoleConfig {
@@ -55,6 +61,8 @@ impl Default for RoleConfig {
             process_cpu: false,
             report_every: Duration::from_secs(1),
             retry: Duration::from_secs(2),
+            requests: Requests::default(),
+            counted: Counted::default(),
         }
     }
 }
@@ -66,6 +74,9 @@ pub struct SuperNodeRole {
     service: watch::Receiver<Option<IndexService<Peer>>>,
     failure: watch::Receiver<Option<StoreError>>,
     load: watch::Receiver<Load>,
+    peer: Peer,
+    config: RoleConfig,
+    past: Arc<Mutex<IndexStats>>,
 }
 
 impl SuperNodeRole {
@@ -85,13 +96,15 @@ impl SuperNodeRole {
         let (services, service) = watch::channel(first);
         let (failures, failure) = watch::channel(None);
         let (loads, load) = watch::channel(Load::default());
+        let past = Arc::default();
         let attendant = Attendant {
             meter: Meter::new(Instant::now(), Counters::read(&peer, 0, &config)),
-            peer,
-            config,
+            peer: peer.clone(),
+            config: config.clone(),
             services,
             failures,
             loads,
+            past: Arc::clone(&past),
         };
         tokio::spawn(attendant.run(stopped));
         Ok(Self {
@@ -99,7 +112,33 @@ impl SuperNodeRole {
             service,
             failure,
             load,
+            peer,
+            config,
+            past,
         })
+    }
+
+    /// What the index holds; `None` while this peer has none.
+    pub fn index(&self) -> Option<Arc<Index>> {
+        let service = self.service.borrow();
+        service.as_ref().map(|service| service.index().clone())
+    }
+
+    /// What every index of this peer did since the peer started, and what the
+    /// one that is there holds.
+    pub fn totals(&self) -> IndexStats {
+        let past = self.past.lock();
+        self.stats().unwrap_or_default().after(&past)
+    }
+
+    /// What an index of this peer holds at most.
+    pub fn index_limits(&self) -> &Limits {
+        &self.config.limits
+    }
+
+    /// What counts as full use, now.
+    pub fn limits(&self) -> load::Limits {
+        limits(&self.peer, &self.config)
     }
 
     /// What the index of this peer did and holds; `None` while it has none.
@@ -127,7 +166,12 @@ impl SuperNodeRole {
             let reason = "this peer is no super-node any more".to_owned();
             return Err(CallError::Unreachable { peer: own, reason });
         };
-        match service.handle(own, request).await {
+        let began = Instant::now();
+        let kind = Requests::kind(&request);
+        let answer = service.handle(own, request).await;
+        let requests = &self.config.requests;
+        requests.answered(kind, &answer, began.elapsed());
+        match answer {
             response::Kind::Refusal(refusal) => Err(CallError::Refused { peer: own, refusal }),
             answer => Ok(answer),
         }
@@ -154,7 +198,10 @@ impl Drop for SuperNodeRole {
 
 fn open(peer: &Peer, config: &RoleConfig) -> Result<IndexService<Peer>, StoreError> {
     let index = match &config.store {
-        Some(path) => Index::open(Store::open(path)?, config.limits, peer.now_ms())?,
+        Some(path) => {
+            let store = Store::open_counted(path, config.counted.clone())?;
+            Index::open(store, config.limits, peer.now_ms())?
+        }
         None => Index::in_memory(config.limits),
     };
     Ok(IndexService::start(
@@ -164,18 +211,26 @@ fn open(peer: &Peer, config: &RoleConfig) -> Result<IndexService<Peer>, StoreErr
     ))
 }
 
-/// Answers for the index: at once where it can.
-struct Front(IndexService<Peer>);
+/// Answers for the index, at once where it can, and counts.
+struct Front {
+    service: IndexService<Peer>,
+    requests: Requests,
+}
 
 impl Handler for Front {
     fn handle(&self, from: NodeId, request: request::Kind) -> Answer {
-        match self.0.try_now(from, &request) {
-            Some(answer) => Answer::Now(answer),
-            None => {
-                let service = self.0.clone();
-                Answer::later(async move { service.handle(from, request).await })
-            }
+        let kind = Requests::kind(&request);
+        let began = Instant::now();
+        if let Some(answer) = self.service.try_now(from, &request) {
+            self.requests.answered(kind, &answer, began.elapsed());
+            return Answer::Now(answer);
         }
+        let (service, requests) = (self.service.clone(), self.requests.clone());
+        Answer::later(async move {
+            let answer = service.handle(from, request).await;
+            requests.answered(kind, &answer, began.elapsed());
+            answer
+        })
     }
 }
 
@@ -186,6 +241,8 @@ struct Attendant {
     failures: watch::Sender<Option<StoreError>>,
     loads: watch::Sender<Load>,
     meter: Meter,
+    /// What indexes did that are closed by now.
+    past: Arc<Mutex<IndexStats>>,
 }
 
 impl Attendant {
@@ -239,8 +296,11 @@ impl Attendant {
         };
         service.stay();
         service.placement_changed();
-        self.peer
-            .set_handler(Some(Box::new(Front(service.clone()))));
+        let front = Front {
+            service: service.clone(),
+            requests: self.config.requests.clone(),
+        };
+        self.peer.set_handler(Some(Box::new(front)));
         self.services.send_replace(Some(service));
     }
 
@@ -266,7 +326,12 @@ impl Attendant {
         tracing::info!(?step, "role.handed_over");
         self.peer.handed_over();
         self.peer.set_handler(None);
-        self.services.send_replace(None);
+        {
+            // One after the other: a reader would see its work twice, or not at all.
+            let mut past = self.past.lock();
+            self.services.send_replace(None);
+            *past = service.stats().after(&past);
+        }
     }
 
     fn report(&mut self) {
@@ -284,23 +349,23 @@ impl Attendant {
         let stats = service.stats();
         let counters = Counters::read(&self.peer, stats.operations(), &self.config);
         let rates = self.meter.tick(Instant::now(), counters);
-        let limits = load::Limits {
-            sessions: self.config.sessions,
-            operations_per_s: self.config.operations_per_s,
-            bps: self.line_bps(),
-        };
+        let limits = limits(&self.peer, &self.config);
         let sessions = self.peer.fabric().session_count();
         let load = limits.load(sessions, stats.utilisation_milli, &rates);
         tracing::debug!(?load, "role.load");
         self.loads.send_replace(load);
         self.peer.report_load(load);
     }
+}
 
-    /// What this peer may send: the limit its user set, else what it was
-    /// elected for; 0: not known.
-    fn line_bps(&self) -> u64 {
-        let uplink = self.peer.fabric().uplink_bps();
-        uplink.unwrap_or_else(|| self.peer.status().capacity_bps)
+/// What counts as full use. The line: the limit its user set, else what the
+/// peer was elected for; 0: not known.
+fn limits(peer: &Peer, config: &RoleConfig) -> load::Limits {
+    let uplink = peer.fabric().uplink_bps();
+    load::Limits {
+        sessions: config.sessions,
+        operations_per_s: config.operations_per_s,
+        bps: uplink.unwrap_or_else(|| peer.status().capacity_bps),
     }
 }
 

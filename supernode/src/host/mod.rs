@@ -32,6 +32,7 @@ use tokio::sync::{broadcast, watch};
 pub use plan::{Plan, Setup, StartError};
 
 use crate::event::{BACKLOG, Event};
+use crate::metrics::{Metrics, Reading};
 use crate::settings::{Preset, Topology};
 use crate::status::{Criterion, Home, MAX_LISTED, Role, Status, SuperNode};
 use location::{Locator, Whereabouts};
@@ -60,6 +61,7 @@ struct Inner {
     started: Instant,
     events: broadcast::Sender<Event>,
     trouble: Trouble,
+    metrics: Metrics,
 }
 
 impl Host {
@@ -89,7 +91,10 @@ impl Host {
             read_deadline: timings.election.reply_timeout * 2,
             ..ServiceConfig::default()
         };
+        let metrics = Metrics::new();
         let role = RoleConfig {
+            requests: metrics.requests(),
+            counted: metrics.counted(),
             service,
             store: in_dir(&plan, "index"),
             report_every: timings.election.report_interval,
@@ -123,6 +128,7 @@ impl Host {
             started: Instant::now(),
             events,
             trouble,
+            metrics,
         };
         let host = Self {
             inner: Arc::new(inner),
@@ -148,6 +154,35 @@ impl Host {
     /// How busy this peer is; see [`SuperNodeRole::load`].
     pub fn load(&self) -> watch::Receiver<core::Load> {
         self.inner.reach.role.load()
+    }
+
+    /// Whether this peer has joined: it has a home, or serves.
+    ///
+    /// # Errors
+    /// Why it has not, for people.
+    pub fn ready(&self) -> Result<(), String> {
+        let homes = !self.inner.reach.peer.homes().borrow().is_empty();
+        let serves = self.role() == Role::SuperNode && self.inner.reach.role.index().is_some();
+        match homes || serves {
+            true => Ok(()),
+            false => Err(self
+                .trouble()
+                .unwrap_or_else(|| "this peer has no home yet".to_owned())),
+        }
+    }
+
+    /// The metrics of this peer. What only a peer's owner knows may be added
+    /// before they are rendered.
+    pub fn metrics(&self) -> &Metrics {
+        let reading = Reading {
+            peer: &self.inner.reach.peer,
+            role: &self.inner.reach.role,
+            topology: self.inner.topology,
+            ready: self.ready().is_ok(),
+            is: self.role(),
+        };
+        self.inner.metrics.read(&reading);
+        &self.inner.metrics
     }
 
     /// The operator designates this peer, for the first time or anew; checked

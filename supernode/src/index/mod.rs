@@ -120,6 +120,11 @@ impl Index {
         self.store.failure()
     }
 
+    /// Where the records are kept.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Stores verified records. They are visible at once; what the outcomes say
     /// holds across a crash as soon as the [`Ack`] resolves.
     pub fn put(&self, records: Vec<Record>, now_ms: u64) -> (Vec<Outcome>, Ack) {

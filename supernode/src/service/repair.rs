@@ -134,6 +134,7 @@ pub(super) async fn run<C: Calls>(service: Weak<Inner<C>>) {
             placement: placement.clone(),
         };
         let done = pass.run(&inner, |_| ()).await;
+        inner.counters.repair_pass(&done);
         let mut new: Vec<NodeId> = placement.members().map(|member| member.node).collect();
         new.retain(|node| seen.get(node) != placement.get(node) || pass.returned.contains(node));
         tell(&inner, new, false).await;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::HandOver;
 use crate::index::Held;
 
 /// Counters since the start, and what is held now.
@@ -27,6 +28,12 @@ pub struct IndexStats {
     pub hedged: u64,
     /// Records sent to an owner that lacked them, after a read or a change.
     pub repaired: u64,
+    /// Passes of repair at whose end all owners had confirmed their copies.
+    pub repairs_complete: u64,
+    /// Passes of repair at whose end some had not.
+    pub repairs_incomplete: u64,
+    /// Records whose owners had not all confirmed at the end of the last pass.
+    pub unconfirmed: u64,
     /// What is held now.
     pub held: Held,
     /// Whether this node may still lack records of ranges it newly owns.
@@ -47,6 +54,27 @@ impl IndexStats {
             + self.searches
             + self.refused
     }
+
+    /// With the counts of an `earlier` service of this peer added; what is held
+    /// now stays.
+    #[must_use]
+    pub fn after(self, earlier: &IndexStats) -> IndexStats {
+        IndexStats {
+            puts_stored: self.puts_stored + earlier.puts_stored,
+            puts_refused: self.puts_refused + earlier.puts_refused,
+            local_puts: self.local_puts + earlier.local_puts,
+            gets_found: self.gets_found + earlier.gets_found,
+            gets_none: self.gets_none + earlier.gets_none,
+            local_reads: self.local_reads + earlier.local_reads,
+            searches: self.searches + earlier.searches,
+            refused: self.refused + earlier.refused,
+            hedged: self.hedged + earlier.hedged,
+            repaired: self.repaired + earlier.repaired,
+            repairs_complete: self.repairs_complete + earlier.repairs_complete,
+            repairs_incomplete: self.repairs_incomplete + earlier.repairs_incomplete,
+            ..self
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +89,9 @@ pub(super) struct Counters {
     pub(super) refused: AtomicU64,
     pub(super) hedged: AtomicU64,
     pub(super) repaired: AtomicU64,
+    repairs_complete: AtomicU64,
+    repairs_incomplete: AtomicU64,
+    unconfirmed: AtomicU64,
 }
 
 pub(super) fn add(counter: &AtomicU64, by: usize) {
@@ -79,6 +110,16 @@ impl Counters {
         }
     }
 
+    /// A pass of repair ended.
+    pub(super) fn repair_pass(&self, done: &HandOver) {
+        match done.is_complete() {
+            true => add(&self.repairs_complete, 1),
+            false => add(&self.repairs_incomplete, 1),
+        }
+        let left = done.records.saturating_sub(done.confirmed);
+        self.unconfirmed.store(left, Ordering::Relaxed);
+    }
+
     pub(super) fn read(&self) -> IndexStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         IndexStats {
@@ -92,6 +133,9 @@ impl Counters {
             refused: get(&self.refused),
             hedged: get(&self.hedged),
             repaired: get(&self.repaired),
+            repairs_complete: get(&self.repairs_complete),
+            repairs_incomplete: get(&self.repairs_incomplete),
+            unconfirmed: get(&self.unconfirmed),
             ..IndexStats::default()
         }
     }

@@ -85,6 +85,11 @@ impl Disk {
         Ok(())
     }
 
+    /// Bytes on disk, as far as it is known.
+    pub(super) fn size(&self) -> Option<u64> {
+        self.db.disk_space().ok()
+    }
+
     fn fail(&self, error: fjall::Error) -> StoreError {
         StoreError::from_fjall(&self.path, error)
     }

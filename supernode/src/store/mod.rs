@@ -4,6 +4,7 @@
 //! A write is acknowledged only when it is on disk; many waiting writes share
 //! one sync. Knows nothing of what the bytes mean.
 
+mod counted;
 mod disk;
 mod error;
 mod writer;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use canopy_core::keyspace::Key;
 use parking_lot::RwLock;
 
+pub use counted::Counted;
 pub use error::StoreError;
 use writer::Writer;
 
@@ -66,8 +68,16 @@ impl Store {
     /// [`StoreError::Unwritable`], [`StoreError::Locked`],
     /// [`StoreError::Corrupt`] or [`StoreError::Version`], each saying what to do.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_counted(path, Counted::default())
+    }
+
+    /// The same; what is written is counted by `counted`.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_counted(path: &Path, counted: Counted) -> Result<Self, StoreError> {
         let disk = Arc::new(disk::Disk::open(path)?);
-        let writer = Writer::start(Arc::clone(&disk))?;
+        let writer = Writer::start(Arc::clone(&disk), counted)?;
         Ok(Self {
             backend: Backend::Disk { disk, writer },
         })
@@ -106,6 +116,23 @@ impl Store {
         match &self.backend {
             Backend::Disk { writer, .. } => writer.failure(),
             Backend::Memory(_) => None,
+        }
+    }
+
+    /// Bytes that wait to be written; at most [`MAX_WAITING`].
+    pub fn waiting_bytes(&self) -> u64 {
+        match &self.backend {
+            Backend::Disk { writer, .. } => writer.waiting(),
+            Backend::Memory(_) => 0,
+        }
+    }
+
+    /// Bytes that the store takes on disk; `None` where the system does not
+    /// tell. Looks at the files.
+    pub fn disk_bytes(&self) -> Option<u64> {
+        match &self.backend {
+            Backend::Disk { disk, .. } => disk.size(),
+            Backend::Memory(_) => Some(0),
         }
     }
 

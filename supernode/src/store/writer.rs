@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::disk::Disk;
-use super::{Change, Done, MAX_WAITING, StoreError};
+use super::{Change, Counted, Done, MAX_WAITING, StoreError};
 
 /// Most bytes in one group: a commit that a waiting writer does not notice.
 const MAX_GROUP: usize = 8 * 1024 * 1024;
@@ -32,14 +33,14 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(disk: Arc<Disk>) -> Result<Self, StoreError> {
+    pub(super) fn start(disk: Arc<Disk>, counted: Counted) -> Result<Self, StoreError> {
         let (queue, batches) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let failed = Arc::new(OnceLock::new());
         let (freed, fails) = (Arc::clone(&waiting), Arc::clone(&failed));
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || run(&disk, &batches, &freed, &fails))
+            .spawn(move || run(&disk, &batches, &freed, &fails, &counted))
             .map_err(|error| StoreError::Io {
                 path: "the writer thread".into(),
                 reason: error.to_string(),
@@ -54,6 +55,10 @@ impl Writer {
 
     pub(super) fn failure(&self) -> Option<StoreError> {
         self.failed.get().cloned()
+    }
+
+    pub(super) fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed) as u64
     }
 
     pub(super) fn queue(&self, changes: Vec<Change>, done: Done) {
@@ -95,6 +100,7 @@ fn run(
     batches: &Receiver<Batch>,
     waiting: &AtomicUsize,
     failed: &OnceLock<StoreError>,
+    counted: &Counted,
 ) {
     while let Ok(first) = batches.recv() {
         let mut size = first.size;
@@ -106,10 +112,16 @@ fn run(
             group.push(next);
         }
         let changes = group.iter_mut().flat_map(|batch| batch.changes.drain(..));
+        let began = Instant::now();
         let result = disk.commit(changes);
-        if let Err(error) = &result {
-            tracing::error!(%error, batches = group.len(), "writing records failed");
-            failed.get_or_init(|| error.clone());
+        counted.commits.record(began.elapsed().as_secs_f64());
+        match &result {
+            Ok(()) => counted.written.increment(size as u64),
+            Err(error) => {
+                tracing::error!(%error, batches = group.len(), "writing records failed");
+                counted.failures.increment(1);
+                failed.get_or_init(|| error.clone());
+            }
         }
         waiting.fetch_sub(size, Ordering::Relaxed);
         for batch in group {
