@@ -36,6 +36,8 @@ pub mod client;
 #[cfg(feature = "cli")]
 pub mod demo;
 mod leaf;
+#[cfg(feature = "cli")]
+mod metrics;
 pub mod node;
 pub mod peer_node;
 

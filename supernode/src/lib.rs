@@ -11,6 +11,7 @@
 //! | [`host`] | a whole peer, from settings to a clean end |
 //! | [`settings`], [`data_dir`], [`secret`] | what can be set; key, port and lock on disk |
 //! | [`metrics`] | the peer in numbers, for Prometheus |
+//! | `http` | the port that tells them, and whether all is well (feature `cli`) |
 //! | [`status`], [`event`] | how a peer fares, and what happens to it |
 //! | [`designation`] | an operator's word that a host serves |
 //! | `cli` | the `supernode` program, and what it shares with `leaf` (feature `cli`) |
@@ -21,6 +22,8 @@ pub mod data_dir;
 pub mod designation;
 pub mod event;
 pub mod host;
+#[cfg(feature = "cli")]
+pub mod http;
 pub mod index;
 pub mod load;
 pub mod metrics;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use canopy_core::keyspace::NodeId;
-use canopy_supernode::cli::flags::PeerFlags;
+use canopy_supernode::cli::flags::{HttpFlag, PeerFlags};
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -76,6 +76,8 @@ impl Common {
 pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) common: Common,
+    #[command(flatten)]
+    pub(super) http: HttpFlag,
 }
 
 #[derive(Args, Debug)]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use canopy_supernode::cli::output::{note, print_event, print_line};
 use canopy_supernode::cli::program::interrupted;
+use canopy_supernode::http::{Http, Serving};
 use serde_json::json;
 use tokio::sync::oneshot;
 
@@ -29,6 +30,7 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let closing = interrupted()?;
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let api = Api::bind(settings.api.unwrap_or(any)).await?;
+    let http = Http::bind(args.http.over(&settings)).await?;
     let builder = Leaf::builder()
         .settings(settings)
         .open_data_dir(Arc::new(data_dir))
@@ -38,8 +40,9 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         leaf = builder.start_watched() => leaf?,
         () = &mut closing => return Ok(ExitCode::SUCCESS),
     };
+    let http = http.serve(leaf.clone());
     let out = anstream::stdout();
-    serve(leaf, events, api, out, args.common.json, closing).await?;
+    serve(leaf, events, (api, http), out, args.common.json, closing).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -47,7 +50,7 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
 async fn serve<N: Node>(
     leaf: Leaf<N>,
     mut events: Events,
-    api: Api,
+    (api, http): (Api, Serving),
     mut out: impl Write,
     as_json: bool,
     closing: impl Future<Output = ()>,
@@ -61,7 +64,7 @@ async fn serve<N: Node>(
         // An error says that this side is gone, which is the same.
         let _ = api_closing.await;
     }));
-    print_ready(&leaf, addr, &mut out, as_json);
+    print_ready(&leaf, addr, http.addr(), &mut out, as_json);
     tokio::pin!(closing);
     let mut outcome = Ok(());
     let mut api_ended = false;
@@ -98,7 +101,13 @@ async fn serve<N: Node>(
     outcome
 }
 
-fn print_ready<N: Node>(leaf: &Leaf<N>, api: SocketAddr, out: &mut impl Write, as_json: bool) {
+fn print_ready<N: Node>(
+    leaf: &Leaf<N>,
+    api: SocketAddr,
+    http: SocketAddr,
+    out: &mut impl Write,
+    as_json: bool,
+) {
     let status = leaf.status();
     if as_json {
         let ready = json!({
@@ -106,12 +115,14 @@ fn print_ready<N: Node>(leaf: &Leaf<N>, api: SocketAddr, out: &mut impl Write, a
             "node_id": status.node_id.to_string(),
             "listen": status.listen.to_string(),
             "api": api.to_string(),
+            "http": http.to_string(),
         });
         return print_line(out, &ready.to_string());
     }
     print_line(out, &format!("node    {}", status.node_id));
     print_line(out, &format!("listen  {}", status.listen));
     print_line(out, &format!("api     {api}"));
+    print_line(out, &format!("metrics http://{http}/metrics"));
     if let Some(data_dir) = leaf.data_dir() {
         print_line(out, &format!("data    {}", data_dir.path().display()));
     }
@@ -125,6 +136,7 @@ mod tests {
     use canopy_core::identity::Identity;
     use canopy_proto::leaf as pb;
     use canopy_proto::leaf::leaf_client::LeafClient;
+    use canopy_supernode::http::Source;
     use parking_lot::Mutex;
 
     use super::*;
@@ -153,12 +165,27 @@ mod tests {
         }
     }
 
+    /// No metrics, and never ready.
+    struct Nothing;
+
+    impl Source for Nothing {
+        fn metrics(&self) -> String {
+            String::new()
+        }
+
+        fn ready(&self) -> Result<(), String> {
+            Err("nothing is here".into())
+        }
+    }
+
     #[tokio::test]
     async fn the_first_line_is_ready_and_events_follow_until_it_closes() {
         let identity = Identity::from_secret([9; 32]);
         let net = Net::new(&identity, 3);
         let leaf = net.leaf(identity, Duration::from_secs(1));
         let api = Api::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let http = Http::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let http = http.serve(Nothing);
         let (sender, mut lines) = tokio::sync::mpsc::unbounded_channel();
         let (close, closing) = oneshot::channel::<()>();
         let out = Lines(sender, Arc::default());
@@ -167,7 +194,7 @@ mod tests {
             let closing = async move {
                 let _ = closing.await;
             };
-            serve(leaf, events, api, out, true, closing).await
+            serve(leaf, events, (api, http), out, true, closing).await
         });
         let mut next = async || {
             let line = tokio::time::timeout(BOUND, lines.recv())

@@ -6,7 +6,7 @@ use canopy_core::keyspace::NodeId;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::flags::PeerFlags;
+use super::flags::{HttpFlag, PeerFlags};
 use crate::designation::MAX_DAYS;
 use crate::settings::{Bandwidth, DEFAULT_NETWORK};
 
@@ -47,6 +47,8 @@ pub(super) enum Command {
 pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) peer: PeerFlags,
+    #[command(flatten)]
+    pub(super) http: HttpFlag,
     /// Designation of this host, made with `supernode designate`; it is kept
     /// in the data directory
     #[arg(

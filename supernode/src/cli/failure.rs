@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::data_dir::DataDirError;
 use crate::host::StartError;
+use crate::http::HttpError;
 use crate::secret::SecretError;
 use crate::settings::ConfigError;
 
@@ -97,6 +98,12 @@ impl From<SecretError> for Failure {
 
 impl From<DataDirError> for Failure {
     fn from(error: DataDirError) -> Self {
+        Self::local(error.to_string())
+    }
+}
+
+impl From<HttpError> for Failure {
+    fn from(error: HttpError) -> Self {
         Self::local(error.to_string())
     }
 }

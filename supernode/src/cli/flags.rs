@@ -1,6 +1,6 @@
 //! Flags that `leaf` and `supernode` share.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use canopy_core::keyspace::NodeId;
@@ -84,6 +84,24 @@ pub struct PeerFlags {
     operator: Option<NodeId>,
 }
 
+/// The flag of programs that go on running.
+#[derive(Args, Clone, Debug, Default)]
+pub struct HttpFlag {
+    /// Address of the HTTP port: /metrics, /healthz, /readyz; it has no
+    /// credentials [default: any free port of loopback]
+    #[arg(long, env = "CANOPY_HTTP", value_name = "ADDR", hide_env_values = true)]
+    http: Option<SocketAddr>,
+}
+
+impl HttpFlag {
+    /// Where the port listens: by the flag, else by the settings, else on any
+    /// free port of loopback.
+    pub fn over(&self, settings: &Settings) -> SocketAddr {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        self.http.or(settings.http).unwrap_or(any)
+    }
+}
+
 impl PeerFlags {
     /// The flags and the environment, over the configuration file.
     ///
@@ -97,6 +115,7 @@ impl PeerFlags {
             stand: self.stand,
             uplink: self.uplink,
             api: None,
+            http: None,
             preset: self.preset,
             network: self.network.clone(),
             topology: self.topology,

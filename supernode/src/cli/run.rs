@@ -18,6 +18,7 @@ use super::program::interrupted;
 use crate::data_dir::DataDir;
 use crate::event::{Event, EventKind, Events, unix_ms};
 use crate::host::{Host, Plan, Setup};
+use crate::http::{Http, Serving};
 use crate::secret;
 use crate::settings::{Bandwidth, Settings, Stand, Topology};
 use crate::status::Role;
@@ -40,6 +41,7 @@ pub(super) async fn run(args: Box<RunArgs>) -> Result<ExitCode, Failure> {
     };
     let data_dir = Arc::new(data_dir);
     let closing = interrupted()?;
+    let http = Http::bind(args.http.over(&settings)).await?;
     let setup = Setup {
         settings,
         data_dir: Some(data_dir.clone()),
@@ -52,6 +54,7 @@ pub(super) async fn run(args: Box<RunArgs>) -> Result<ExitCode, Failure> {
     let (host, events) = plan.open(Host::start_watched).await?;
     data_dir.remember_port(host.status().listen.port())?;
     let run = Run {
+        http: http.serve(host.clone()),
         host,
         office,
         operator: plan.operator.map(|operator| operator.to_string()),
@@ -97,6 +100,7 @@ fn appoint(plan: &mut Plan, office: &Office) -> Result<(), Failure> {
 
 struct Run {
     host: Host,
+    http: Serving,
     office: Office,
     operator: Option<String>,
     as_json: bool,
@@ -146,12 +150,15 @@ impl Run {
                 "event": "ready",
                 "node_id": status.node_id.to_string(),
                 "listen": status.listen.to_string(),
+                "http": self.http.addr().to_string(),
                 "operator": self.operator,
             });
             return print_line(out, &ready.to_string());
         }
         print_line(out, &format!("node      {}", status.node_id));
         print_line(out, &format!("listen    {}", status.listen));
+        let metrics = format!("http://{}/metrics", self.http.addr());
+        print_line(out, &format!("metrics   {metrics}"));
         print_line(out, &format!("data      {}", data_dir.path().display()));
         if let Some(operator) = &self.operator {
             print_line(out, &format!("operator  {operator}"));

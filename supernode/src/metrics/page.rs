@@ -7,8 +7,8 @@ use super::catalogue::{Kind, Metric, SECTIONS, Unit, all};
 const HEAD: &str = "\
 # Metrics
 
-What a peer counts, as Prometheus reads it. This page is made from the code, and a
-test fails where it is not up to date; after a change of
+What a peer tells Prometheus at `/metrics` of its HTTP port (`--http`). This page is
+made from the code, and a test fails where it is not up to date; after a change of
 `supernode/src/metrics/catalogue.rs` run
 
 ```sh

@@ -93,6 +93,7 @@ mod tests {
             stand = "never"
             uplink = "20 Mbit/s"
             api = "127.0.0.1:4480"
+            http = "127.0.0.1:9477"
             preset = "lan"
             network = "mine"
             topology = "hybrid"
@@ -106,6 +107,7 @@ mod tests {
         assert_eq!(settings.uplink, Some(Bandwidth(20_000_000)));
         assert_eq!(settings.stand, Some(Stand::Never));
         assert_eq!(settings.topology, Some(Topology::Hybrid));
+        assert_eq!(settings.http.map(|http| http.port()), Some(9477));
         assert_eq!(settings.operator, Some(NodeId([0xab; 32])));
     }
 

@@ -123,6 +123,9 @@ pub struct Settings {
     pub uplink: Option<Bandwidth>,
     /// Where the local gRPC API listens; loopback only.
     pub api: Option<SocketAddr>,
+    /// Where a daemon's HTTP port listens: metrics, health, readiness. Absent:
+    /// any free port of loopback.
+    pub http: Option<SocketAddr>,
     /// Timings.
     pub preset: Option<Preset>,
     /// Overlays of different names never mix.
@@ -150,6 +153,7 @@ impl Settings {
             stand: self.stand.or(below.stand),
             uplink: self.uplink.or(below.uplink),
             api: self.api.or(below.api),
+            http: self.http.or(below.http),
             preset: self.preset.or(below.preset),
             network: self.network.or(below.network),
             topology: self.topology.or(below.topology),

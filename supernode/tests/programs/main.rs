@@ -4,6 +4,7 @@
 #![cfg(unix)]
 
 mod disk;
+mod http;
 mod operator;
 mod records;
 mod running;
