@@ -2,6 +2,9 @@
 
 #![cfg(feature = "cli")]
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use canopy_leaf::demo::{DemoArgs, Show, run};
@@ -60,4 +63,38 @@ async fn a_small_demo_loses_nothing_when_a_super_node_dies() {
     ] {
         assert!(!json["elected"][0][key].is_null(), "elected: {key}");
     }
+}
+
+#[test]
+fn the_demo_shows_the_metrics_of_a_super_node_while_it_runs() {
+    let folder = tempfile::tempdir().expect("a directory");
+    std::fs::write(folder.path().join("panda.txt"), "red").expect("written");
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_leaf"));
+    demo.args([
+        "demo", "--leaves", "5", "--for", "3s", "--kill", "0", "--folder",
+    ]);
+    demo.arg(folder.path()).env_clear();
+    demo.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut demo = demo.spawn().expect("the program starts");
+    let mut lines = BufReader::new(demo.stdout.take().expect("piped")).lines();
+    let addr = lines.by_ref().map_while(Result::ok).find_map(|line| {
+        let (_, rest) = line.split_once("http://")?;
+        rest.strip_suffix("/metrics").map(str::to_owned)
+    });
+    let addr = addr.expect("it says where before it ends");
+    let mut stream = TcpStream::connect(&addr).expect("it listens");
+    let request = format!("GET /metrics HTTP/1.0\r\nhost: {addr}\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut page = String::new();
+    stream.read_to_string(&mut page).expect("an answer");
+    for wanted in [
+        "canopy_role{role=\"super-node\"} 1",
+        "canopy_ready 1",
+        "canopy_client_requests_total{outcome=\"failed\"} 0",
+    ] {
+        assert!(page.lines().any(|line| line == wanted), "{wanted}: {page}");
+    }
+    // It goes on to its end.
+    assert!(lines.map_while(Result::ok).count() > 0);
+    assert!(demo.wait().expect("it ends").success());
 }

@@ -1,6 +1,7 @@
 //! The demo from start to end.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use canopy_core::keyspace::NodeId;
 use canopy_core::placement::Placement;
+use canopy_supernode::http::{Http, Serving};
 use tokio::time::Instant;
 
 use super::balance::{Owned, Share, max_over_mean, spread};
@@ -107,6 +109,8 @@ impl Story {
         let items = items?;
         self.learn_capacity();
         let owned = self.show_elected(&placement);
+        // Open until the demo ends, also when that super-node is killed.
+        let _metrics = self.open_metrics(&placement).await;
 
         self.show.title(format!(
             "{} files are published by all peers in turn",
@@ -199,6 +203,21 @@ impl Story {
         let owned = spread(placement, &mut self.draw.stream("keys", 0));
         tables::shards(&self.fleet, placement, &owned, &self.show);
         owned
+    }
+
+    /// The metrics of the strongest super-node, for whoever wants to look.
+    async fn open_metrics(&self, placement: &Placement) -> Option<Serving> {
+        let members = tables::by_rank(&self.fleet, placement);
+        let mate = members.iter().find_map(|m| self.fleet.by_id(&m.node))?;
+        let http = Http::bind((Ipv4Addr::LOCALHOST, 0).into()).await;
+        let http = http.inspect_err(|error| tracing::warn!(%error, "demo.metrics"));
+        let serving = http.ok()?.serve(mate.leaf.clone());
+        let name = self.fleet.name(&mate.id());
+        self.show.line(format!(
+            "  metrics of {name} until the end: http://{}/metrics",
+            serving.addr()
+        ));
+        Some(serving)
     }
 
     fn tell_published(&self, tally: &Tally) {

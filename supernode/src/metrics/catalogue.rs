@@ -312,7 +312,7 @@ catalogue! {
         PROCESS_VIRTUAL: Gauge Bytes "process_virtual_memory_bytes" []
             "Virtual memory.";
         PROCESS_VIRTUAL_MAX: Gauge Bytes "process_virtual_memory_max_bytes" []
-            "Most virtual memory.";
+            "Most virtual memory; 0: no limit.";
         PROCESS_RESIDENT: Gauge Bytes "process_resident_memory_bytes" []
             "Resident memory.";
         PROCESS_START: Gauge Seconds "process_start_time_seconds" []
