@@ -26,7 +26,7 @@ fn the_page_of_metrics_is_up_to_date() {
 #[test]
 fn rules_and_dashboard_ask_for_metrics_that_there_are() {
     let names: Vec<&str> = catalogue::all().map(|metric| metric.name).collect();
-    for file in ["prometheus/canopy.rules.yml"] {
+    for file in ["prometheus/canopy.rules.yml", "grafana/canopy.json"] {
         let text =
             std::fs::read_to_string(in_repository("deploy").join(file)).expect("it is there");
         let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
