@@ -1,5 +1,6 @@
 //! How a process ends, and starts on what it finds in its directory.
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Output;
 use std::time::Instant;
@@ -38,6 +39,9 @@ async fn asked_to_end_it_leaves_port_and_directory_free_at_once() {
     let other = base.path().join("other");
     let listen = listen.to_string();
     fails(&run(&other, &["run", "--listen", &listen]), 5, "--listen");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let http = taken.local_addr().expect("bound").to_string();
+    fails(&run(&other, &["run", "--http", &http]), 5, "--http");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -97,6 +97,15 @@ fn series(of: &impl Source) -> BTreeSet<String> {
     names.map(|(name, _)| name.to_owned()).collect()
 }
 
+/// The value of one series.
+fn value(of: &impl Source, series: &str) -> f64 {
+    let page = of.metrics();
+    let mut pairs = page.lines().filter_map(|line| line.rsplit_once(' '));
+    let found = pairs.find(|(name, _)| *name == series);
+    let (_, value) = found.expect(series);
+    value.parse().expect("a number")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_series_of_a_node_do_not_grow_with_its_peers() {
     let mut overlay = Overlay::start(3, 5).await;
@@ -112,6 +121,28 @@ async fn the_series_of_a_node_do_not_grow_with_its_peers() {
     );
     assert_eq!(few, many);
     assert!(few.0.len() > 100 && few.1.len() > few.0.len());
+    overlay.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_host_did_stays_counted_when_it_lays_its_role_down() {
+    let overlay = Overlay::start(3, 2).await;
+    overlay.work().await;
+    let host = &overlay.hosts[2];
+    let held = r#"canopy_index_operations_total{operation="local_put",outcome="done"}"#;
+    let before = until(async || Some(value(host, held)).filter(|n| *n > 0.0)).await;
+    host.peer().step_down();
+    // It hands over first.
+    until(async || host.index_stats().is_none().then_some(())).await;
+    assert!(value(host, held) >= before);
+    for gone in [
+        "canopy_index_records",
+        "canopy_store_disk_bytes",
+        "canopy_load_ratio{dimension=\"bytes\"}",
+        "canopy_role{role=\"super-node\"}",
+    ] {
+        assert_eq!(value(host, gone), 0.0, "{gone}");
+    }
     overlay.close().await;
 }
 

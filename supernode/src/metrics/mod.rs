@@ -192,6 +192,15 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_a_user_chose_cannot_break_a_line() {
+        let metrics = Metrics::new();
+        metrics.set(&id::OVERLAY, &["a\"b\n# c\\", "pure"], 1.0);
+        let text = metrics.render();
+        let line = r#"canopy_overlay_info{network="a\"b\n# c\\",topology="pure"} 1"#;
+        assert!(text.lines().any(|l| l == line), "{text}");
+    }
+
+    #[test]
     fn a_counter_that_is_read_late_does_not_go_back() {
         let metrics = Metrics::new();
         metrics.count(&id::HEDGES, &[], 3);

@@ -117,6 +117,7 @@ fn a_host_shows_all_of_the_catalogue_and_nothing_else() {
     let args = ["--operator-key", "op.key", "--capacity", "80 Mbit/s"];
     let host = Running::start(home.path(), &args);
     let shown = series(&host);
+    shown.keys().for_each(|series| is_labelled_as_said(series));
     let shown: BTreeSet<String> = shown
         .into_keys()
         .map(|series| series.split('{').next().unwrap_or_default().to_owned())
@@ -129,6 +130,32 @@ fn a_host_shows_all_of_the_catalogue_and_nothing_else() {
     });
     assert_eq!(shown, names.collect());
     host.end("-TERM");
+}
+
+/// Each label of `name{label="value",...}` is in the catalogue, and its value too.
+fn is_labelled_as_said(series: &str) {
+    let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+    let name = ["_bucket", "_sum", "_count"]
+        .iter()
+        .find_map(|end| name.strip_suffix(end))
+        .filter(|base| base.ends_with("_seconds"))
+        .unwrap_or(name);
+    let mut all = catalogue::all();
+    let metric = all.find(|metric| metric.name == name).expect(name);
+    for label in labels
+        .trim_end_matches('}')
+        .split(',')
+        .filter(|l| !l.is_empty())
+    {
+        let (label, value) = label.split_once('=').expect("a value");
+        let value = value.trim_matches('"');
+        if label == "le" {
+            continue;
+        }
+        let said = metric.labels.iter().find(|said| said.name == label);
+        let values = said.expect(series).values;
+        assert!(values.is_empty() || values.contains(&value), "{series}");
+    }
 }
 
 #[test]
