@@ -171,8 +171,8 @@ impl Host {
         }
     }
 
-    /// The metrics of this peer. What only a peer's owner knows may be added
-    /// before they are rendered.
+    /// The metrics of this peer, brought up to date. What only the peer's owner
+    /// knows may be added before they are rendered.
     pub fn metrics(&self) -> &Metrics {
         let reading = Reading {
             peer: &self.inner.reach.peer,

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use canopy_core::record::Record;
 use canopy_proto::wire;
 
+use crate::http::series;
 use crate::running::{Running, fails, key};
 use crate::visitor::{Visitor, value};
 
@@ -96,6 +97,8 @@ async fn a_full_disk_refuses_writes_and_loses_nothing() {
     assert!(refusal.message.contains("disk is full"), "{refusal:?}");
     let warning = host.event("warning")["message"].to_string();
     assert!(warning.contains("free space and restart"), "{warning}");
+    // An alert stands on this.
+    assert!(series(&host)["canopy_store_failures_total"] >= 1.0);
     for record in &acknowledged {
         assert_eq!(visitor.get(record).await, Some(record.signed.clone()));
     }

@@ -28,7 +28,7 @@ fn get(host: &Running, path: &str) -> (u16, String) {
 }
 
 /// Every series with its value.
-fn series(host: &Running) -> BTreeMap<String, f64> {
+pub(crate) fn series(host: &Running) -> BTreeMap<String, f64> {
     let (status, page) = get(host, "/metrics");
     assert_eq!(status, 200);
     let lines = page.lines().filter(|line| !line.starts_with('#'));
