@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "canopy/wire/v1/record.proto",
             "canopy/wire/v1/election.proto",
             "canopy/wire/v1/core.proto",
+            "canopy/wire/v1/inspect.proto",
             "canopy/wire/v1/index.proto",
         ],
         ["."],
@@ -23,11 +24,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .btree_map(["."])
         .compile_fds(wire)?;
 
-    if env::var_os("CARGO_FEATURE_LEAF").is_some() {
-        let leaf = protox::compile(["canopy/leaf/v1/leaf.proto"], ["."])?;
-        // The descriptor is what gRPC reflection answers from.
-        fs::write(out.join("leaf_descriptor.bin"), leaf.encode_to_vec())?;
-        tonic_prost_build::configure().compile_fds(leaf)?;
+    for api in ["leaf", "control"] {
+        if env::var_os(format!("CARGO_FEATURE_{}", api.to_uppercase())).is_some() {
+            let files = protox::compile([format!("canopy/{api}/v1/{api}.proto")], ["."])?;
+            // The descriptor is what gRPC reflection answers from.
+            let descriptor = out.join(format!("{api}_descriptor.bin"));
+            fs::write(descriptor, files.encode_to_vec())?;
+            let mut build = tonic_prost_build::configure();
+            if api == "control" {
+                // Programs print these messages as JSON.
+                build = build.type_attribute(".", "#[derive(serde::Serialize)]");
+            }
+            build.compile_fds(files)?;
+        }
     }
     Ok(())
 }

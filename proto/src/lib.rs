@@ -25,6 +25,20 @@ pub mod leaf {
     pub const DESCRIPTOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/leaf_descriptor.bin"));
 }
 
+/// The gRPC API of a super-node's operator, `canopy.control.v1`.
+#[cfg(feature = "control")]
+pub mod control {
+    #[allow(missing_docs, clippy::all)]
+    mod generated {
+        tonic::include_proto!("canopy.control.v1");
+    }
+    pub use generated::*;
+
+    /// Encoded file descriptor set, for gRPC reflection.
+    pub const DESCRIPTOR: &[u8] =
+        include_bytes!(concat!(env!("OUT_DIR"), "/control_descriptor.bin"));
+}
+
 pub mod limits;
 
 pub use prost::Message;

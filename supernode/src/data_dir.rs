@@ -6,6 +6,7 @@
 //! | `key` | the secret key, 64 hexadecimal digits, mode 600 |
 //! | `port` | the port listened on last, so that a restart comes back there |
 //! | `api` | the API's address, while a daemon runs |
+//! | `control` | the control plane's address, while a host runs |
 //! | `designation` | the operator's word that this peer serves, where there is one |
 //! | `lock` | held by the process that uses the directory |
 //!
@@ -179,15 +180,33 @@ impl DataDir {
 
     /// Where the daemon that uses `path` has its API, if one does.
     pub fn api_of(path: &Path) -> Option<SocketAddr> {
-        read_small(&path.join("api")).ok()?.trim().parse().ok()
+        addr_in(path, "api")
     }
 
     /// The same for a directory and its numbered siblings.
     pub fn apis_beside(path: &Path) -> Vec<SocketAddr> {
-        siblings(path)
-            .take_while(|sibling| sibling.exists())
-            .filter_map(|sibling| Self::api_of(&sibling))
-            .collect()
+        addrs_beside(path, Self::api_of)
+    }
+
+    /// Tells commands where the host's control plane is.
+    pub fn announce_control(&self, addr: SocketAddr) -> Result<(), DataDirError> {
+        self.write("control", format!("{addr}\n").as_bytes())
+    }
+
+    /// The control plane is no more.
+    pub fn withdraw_control(&self) {
+        // Left behind, it leads commands to an error that says the same.
+        let _ = fs::remove_file(self.path.join("control"));
+    }
+
+    /// Where the host that uses `path` has its control plane, if one does.
+    pub fn control_of(path: &Path) -> Option<SocketAddr> {
+        addr_in(path, "control")
+    }
+
+    /// The same for a directory and its numbered siblings.
+    pub fn controls_beside(path: &Path) -> Vec<SocketAddr> {
+        addrs_beside(path, Self::control_of)
     }
 
     /// Writes a whole file or nothing, mode 600.
@@ -207,6 +226,17 @@ impl DataDir {
         };
         write().map_err(io_error(&path))
     }
+}
+
+fn addr_in(path: &Path, name: &str) -> Option<SocketAddr> {
+    read_small(&path.join(name)).ok()?.trim().parse().ok()
+}
+
+fn addrs_beside(path: &Path, of: impl Fn(&Path) -> Option<SocketAddr>) -> Vec<SocketAddr> {
+    siblings(path)
+        .take_while(|sibling| sibling.exists())
+        .filter_map(|sibling| of(&sibling))
+        .collect()
 }
 
 fn siblings(path: &Path) -> impl Iterator<Item = PathBuf> {

@@ -14,10 +14,14 @@
 //! | `http` | the port that tells them, and whether all is well (feature `cli`) |
 //! | [`status`], [`event`] | how a peer fares, and what happens to it |
 //! | [`designation`] | an operator's word that a host serves |
+//! | `control` | the operators' gRPC control plane (feature `api`) |
+//! | `rpc` | how a gRPC API is served, here and by `leaf` (feature `api`) |
 //! | `cli` | the `supernode` program, and what it shares with `leaf` (feature `cli`) |
 
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "api")]
+pub mod control;
 pub mod data_dir;
 pub mod designation;
 pub mod event;
@@ -28,6 +32,8 @@ pub mod index;
 pub mod load;
 pub mod metrics;
 pub mod role;
+#[cfg(feature = "api")]
+pub mod rpc;
 pub mod secret;
 pub mod service;
 pub mod settings;

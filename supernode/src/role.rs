@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::index::{Index, Limits};
-use crate::load::{self, Counters, Meter};
+use crate::load::{self, Counters, Meter, Rates};
 use crate::metrics::Requests;
 use crate::service::{IndexService, IndexStats, ServiceConfig};
 use crate::store::{Counted, Store, StoreError};
@@ -77,6 +77,7 @@ pub struct SuperNodeRole {
     peer: Peer,
     config: RoleConfig,
     past: Arc<Mutex<IndexStats>>,
+    rates: watch::Receiver<Rates>,
 }
 
 impl SuperNodeRole {
@@ -97,6 +98,7 @@ impl SuperNodeRole {
         let (failures, failure) = watch::channel(None);
         let (loads, load) = watch::channel(Load::default());
         let past = Arc::default();
+        let (told_rates, rates) = watch::channel(Rates::default());
         let attendant = Attendant {
             meter: Meter::new(Instant::now(), Counters::read(&peer, 0, &config)),
             peer: peer.clone(),
@@ -105,6 +107,7 @@ impl SuperNodeRole {
             failures,
             loads,
             past: Arc::clone(&past),
+            rates: told_rates,
         };
         tokio::spawn(attendant.run(stopped));
         Ok(Self {
@@ -115,6 +118,7 @@ impl SuperNodeRole {
             peer,
             config,
             past,
+            rates,
         })
     }
 
@@ -150,6 +154,11 @@ impl SuperNodeRole {
     /// told; changes with each report, while there is an index.
     pub fn load(&self) -> watch::Receiver<Load> {
         self.load.clone()
+    }
+
+    /// What this peer did a second between its last two reports of the load.
+    pub fn rates(&self) -> Rates {
+        *self.rates.borrow()
     }
 
     /// Answers a request of this peer to itself, without a session.
@@ -240,6 +249,7 @@ struct Attendant {
     services: watch::Sender<Option<IndexService<Peer>>>,
     failures: watch::Sender<Option<StoreError>>,
     loads: watch::Sender<Load>,
+    rates: watch::Sender<Rates>,
     meter: Meter,
     /// What indexes did that are closed by now.
     past: Arc<Mutex<IndexStats>>,
@@ -354,6 +364,7 @@ impl Attendant {
         let load = limits.load(sessions, stats.utilisation_milli, &rates);
         tracing::debug!(?load, "role.load");
         self.loads.send_replace(load);
+        self.rates.send_replace(rates);
         self.peer.report_load(load);
     }
 }

@@ -12,14 +12,12 @@ mod tests;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use canopy_proto::leaf::DESCRIPTOR;
-use canopy_proto::leaf::leaf_server::LeafServer;
-use tokio::net::TcpListener;
+use canopy_proto::leaf::leaf_server::{LeafServer, SERVICE_NAME};
+use canopy_supernode::rpc::{self, Port, ServeError};
 use tokio::sync::watch;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::service::Routes;
 
 use crate::leaf::Leaf;
 use crate::node::Node;
@@ -28,11 +26,6 @@ pub use service::{MAX_ITEMS, Service};
 
 /// Largest request and reply, bytes.
 pub const MAX_MESSAGE: usize = 4 * 1024 * 1024;
-/// Requests under way on one connection.
-const MAX_STREAMS: u32 = 256;
-/// How long requests under way may take after the leaf began to close.
-const DRAIN: Duration = Duration::from_secs(5);
-
 /// Why the API does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
@@ -49,19 +42,15 @@ pub enum ApiError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// It failed while it ran.
-    #[error("the API failed: {0}")]
-    Serve(#[from] tonic::transport::Error),
-    /// The description of the services cannot be offered.
-    #[error("the API cannot describe itself: {0}")]
-    Reflection(#[from] tonic_reflection::server::Error),
+    /// It ended by itself.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
 }
 
 /// An API that listens and does not serve yet.
 #[derive(Debug)]
 pub struct Api {
-    listener: TcpListener,
-    addr: SocketAddr,
+    port: Port,
 }
 
 impl Api {
@@ -71,14 +60,13 @@ impl Api {
             return Err(ApiError::NotLoopback(addr));
         }
         let failed = |source| ApiError::Bind { addr, source };
-        let listener = TcpListener::bind(addr).await.map_err(failed)?;
-        let addr = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, addr })
+        let port = Port::listen(addr).await.map_err(failed)?;
+        Ok(Self { port })
     }
 
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.port.addr()
     }
 
     /// Serves `leaf` until `closing` resolves, then finishes what is under way.
@@ -88,42 +76,15 @@ impl Api {
         closing: impl Future<Output = ()>,
     ) -> Result<(), ApiError> {
         let (close, closed) = watch::channel(false);
-        let (reporter, health) = tonic_health::server::health_reporter();
-        let service = Service::new(leaf, closed.clone());
-        let server = LeafServer::new(service)
+        let server = LeafServer::new(Service::new(leaf, closed))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
-        reporter.set_serving::<LeafServer<Service<N>>>().await;
-        let described = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(DESCRIPTOR)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        let api = rpc::Api {
+            routes: Routes::new(server),
+            names: vec![SERVICE_NAME],
+            descriptors: vec![DESCRIPTOR],
+            close,
         };
-        let reflection = described().build_v1()?;
-        // Python's client, among others, asks for the older one only.
-        let reflection_alpha = described().build_v1alpha()?;
-        let mut stop = closed.clone();
-        let serve = Server::builder()
-            .max_concurrent_streams(MAX_STREAMS)
-            .add_service(health)
-            .add_service(reflection)
-            .add_service(reflection_alpha)
-            .add_service(server)
-            .serve_with_incoming_shutdown(TcpIncoming::from(self.listener), async move {
-                // An error says that the sender is gone, which is the same.
-                let _ = stop.wait_for(|closing| *closing).await;
-            });
-        tokio::pin!(serve);
-        tokio::select! {
-            outcome = &mut serve => return Ok(outcome?),
-            () = closing => {}
-        }
-        reporter.set_not_serving::<LeafServer<Service<N>>>().await;
-        close.send_replace(true);
-        match tokio::time::timeout(DRAIN, serve).await {
-            Ok(outcome) => Ok(outcome?),
-            // Those that remain are cut off when the listener's task ends.
-            Err(_) => Ok(()),
-        }
+        Ok(api.serve(self.port, closing).await?)
     }
 }

@@ -22,6 +22,11 @@ use crate::node::Node;
 
 pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let mut settings = args.common.settings()?;
+    if settings.control.is_some() {
+        return Err(Failure::usage(
+            "`control` is for `supernode run`: a user's leaf has no control plane; remove it from the configuration",
+        ));
+    }
     let data_dir = match settings.data_dir.take() {
         Some(path) => DataDir::open(&path)?,
         None => DataDir::open_free(&DataDir::default_path()?)?,

@@ -1,7 +1,5 @@
 //! How a command of `leaf` fails.
 
-use tonic::Code;
-
 pub(super) use canopy_supernode::cli::failure::{Failure, NOTHING};
 
 use crate::api::ApiError;
@@ -22,18 +20,10 @@ CANOPY_LOG sets what is logged to stderr, e.g. CANOPY_LOG=debug.";
 
 /// What an answer of the API other than the one asked for means to a user.
 pub(super) fn from_status(status: &tonic::Status) -> Failure {
-    let message = status.message();
-    match status.code() {
-        Code::InvalidArgument | Code::OutOfRange => Failure::usage(message),
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
-            Failure::unreachable(message)
-        }
-        Code::Unimplemented => Failure::unreachable(
-            "what answers there is no leaf of this version; check --api, or restart the daemon",
-        ),
-        Code::Internal => Failure::local(message),
-        _ => Failure::refused(message),
-    }
+    Failure::of_status(
+        status,
+        "what answers there is no leaf of this version; check --api, or restart the daemon",
+    )
 }
 
 impl From<ApiError> for Failure {

@@ -5,37 +5,11 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use canopy_proto::leaf as pb;
+use canopy_supernode::cli::human::{bytes, duration, short};
 use canopy_supernode::cli::output::{BAD, BOLD, GOOD};
+use canopy_supernode::cli::table::{Column, WIDTH, cut, render};
 
-use super::table::{Column, WIDTH, cut, render};
 use crate::settings::Bandwidth;
-
-/// The first ten digits of an id.
-pub(super) fn short(id: &str) -> &str {
-    id.get(..10).unwrap_or(id)
-}
-
-/// A number of bytes, e.g. `48.2 kB`.
-pub(super) fn bytes(count: u64) -> String {
-    let number = count as f64;
-    match count {
-        0..1_000 => format!("{count} B"),
-        1_000..1_000_000 => format!("{:.1} kB", number / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", number / 1e6),
-        _ => format!("{:.1} GB", number / 1e9),
-    }
-}
-
-/// A duration in its two largest units, e.g. `3 h 20 min`.
-pub(super) fn duration(of: Duration) -> String {
-    let seconds = of.as_secs();
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
-    }
-}
 
 /// A rate, or a dash for none.
 fn rate(bps: u64) -> String {

@@ -8,7 +8,7 @@
 //! | `backend` | finds the daemon, or joins for the moment |
 //! | `commands`, `publish` | the other sub-commands |
 //! | [`scan`] | files as items |
-//! | `human`, `table` | output for people |
+//! | `human` | output for people |
 //! | `failure` | one line an error, and its exit code |
 
 mod args;
@@ -20,7 +20,6 @@ mod failure;
 mod human;
 mod publish;
 pub mod scan;
-mod table;
 
 use std::process::ExitCode;
 

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use canopy_proto::leaf as pb;
+use canopy_supernode::cli::human::bytes;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -11,7 +12,7 @@ use super::args::PublishArgs;
 use super::backend::Backend;
 use super::commands::{note, partly, print, print_json, seconds};
 use super::failure::Failure;
-use super::human;
+
 use super::scan::{self, Found, ScanError};
 use crate::api::convert::item_to_proto;
 
@@ -106,7 +107,7 @@ fn report(tally: &Tally, as_json: bool) -> Result<ExitCode, Failure> {
             "failed": failed,
         }))?;
     } else {
-        let size = human::bytes(tally.bytes);
+        let size = bytes(tally.bytes);
         print(&format!("published {} files, {size}\n", tally.published))?;
         for (name, error) in tally.failed.iter().take(NAMED) {
             note(&format!("not published: {name}: {error}"));

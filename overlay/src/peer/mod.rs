@@ -91,6 +91,7 @@ struct Inner {
     epoch: Instant,
     inputs: Inputs,
     handler: Arc<ArcSwapOption<Box<dyn Handler>>>,
+    inspector: Arc<ArcSwapOption<Box<dyn Handler>>>,
     placement: ArcSwap<Placement>,
     status: ArcSwap<Status>,
     placements: watch::Sender<u64>,
@@ -103,6 +104,7 @@ struct Inner {
 /// What reaches the task that owns the core.
 enum Command {
     Input(Input),
+    Look(Look),
     Dialled {
         node: Option<NodeId>,
         addrs: Vec<SocketAddr>,
@@ -110,6 +112,9 @@ enum Command {
     },
     Close(oneshot::Sender<()>),
 }
+
+/// Reads the core between two inputs.
+type Look = Box<dyn FnOnce(&Core, Now) + Send>;
 
 /// The way to the core, for everything that is not the core.
 #[derive(Clone)]
@@ -167,10 +172,12 @@ impl Peer {
         };
         let permits = Permits::default();
         let handler = Arc::new(ArcSwapOption::empty());
+        let inspector = Arc::new(ArcSwapOption::empty());
         let service = serve::Service {
             inputs: inputs.clone(),
             permits: permits.clone(),
             handler: handler.clone(),
+            inspector: inspector.clone(),
         };
         let identity: Identity = fabric_config.identity.clone();
         let network = fabric_config.network.clone();
@@ -200,6 +207,7 @@ impl Peer {
             epoch,
             inputs,
             handler,
+            inspector,
             placement: ArcSwap::from_pointee(core.placement().clone()),
             status: ArcSwap::from_pointee(core.status(now)),
             placements: watch::Sender::new(0),
@@ -226,6 +234,28 @@ impl Peer {
     /// `None`: this peer serves nothing.
     pub fn set_handler(&self, handler: Option<Box<dyn Handler>>) {
         self.inner.handler.store(handler.map(Arc::new));
+    }
+
+    /// Who tells others how this peer fares, whether it serves or not.
+    pub fn set_inspector(&self, inspector: Box<dyn Handler>) {
+        self.inner.inspector.store(Some(Arc::new(inspector)));
+    }
+
+    /// Reads the core: more than [`Peer::status`] tells, for whoever can wait
+    /// for its turn. `see` must be quick, for the core waits meanwhile. `None`:
+    /// the peer has ended.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        see: impl FnOnce(&Core, Now) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (tell, seen) = oneshot::channel();
+        let look = Box::new(move |core: &Core, now| {
+            // Whoever asked may have given up.
+            let _ = tell.send(see(core, now));
+        });
+        let sent = self.inner.inputs.sender.send(Command::Look(look));
+        sent.ok()?;
+        seen.await.ok()
     }
 
     /// What this peer knows of itself and the overlay, at most a tenth of a

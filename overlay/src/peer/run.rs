@@ -103,6 +103,7 @@ impl Task {
                         self.core.handle(now, input);
                     }
                 }
+                Command::Look(look) => look(&self.core, now),
                 Command::Close(done) => return Some(done),
             }
             self.carry_out();

@@ -16,17 +16,25 @@ pub(super) struct Service {
     pub(super) inputs: Inputs,
     pub(super) permits: Permits,
     pub(super) handler: Arc<ArcSwapOption<Box<dyn Handler>>>,
+    pub(super) inspector: Arc<ArcSwapOption<Box<dyn Handler>>>,
 }
 
 impl fabric::Service for Service {
     fn request(&self, from: &Session, request: wire::request::Kind) -> Answer {
-        let handler = self.handler.load();
+        let slot = match request {
+            wire::request::Kind::Inspect(_) => &self.inspector,
+            _ => &self.handler,
+        };
+        let handler = slot.load();
         match (handler.as_deref(), request) {
             (Some(handler), request) => handler.handle(from.peer(), request),
             (None, wire::request::Kind::Ping(ping)) => {
                 Answer::Now(wire::response::Kind::Pong(wire::Pong {
                     payload: ping.payload,
                 }))
+            }
+            (None, wire::request::Kind::Inspect(_)) => {
+                Answer::refuse(Code::Unavailable, "this peer tells nobody how it fares")
             }
             (None, _) => Answer::refuse(
                 Code::NotServing,

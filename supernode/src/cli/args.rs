@@ -1,9 +1,10 @@
 //! Flags and sub-commands of `supernode`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use canopy_core::keyspace::NodeId;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::flags::{HttpFlag, PeerFlags};
@@ -14,8 +15,10 @@ use crate::settings::{Bandwidth, DEFAULT_NETWORK};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
+  1  there is no such super-node
   2  wrong flags, configuration or designation
-  3  a peer's name has no address
+  3  a peer's name has no address, or no host answers
+  4  the host refused
   5  a file, a key, a port or the data directory cannot be used
 
 Every flag with a CANOPY_* variable can be set in the environment; a flag goes
@@ -39,6 +42,10 @@ pub(super) enum Command {
     OperatorKey(KeyArgs),
     /// Signs an operator's word that a host serves
     Designate(DesignateArgs),
+    /// Shows the overlay in one page: who serves, how busy, how evenly
+    Status(AskArgs),
+    /// Lists super-nodes and deputies
+    Members(MembersArgs),
     /// Prints a completion script for a shell
     Completions(CompletionArgs),
 }
@@ -75,9 +82,72 @@ pub(super) struct RunArgs {
         hide_env_values = true
     )]
     pub(super) capacity: Option<Bandwidth>,
+    /// Where the control plane listens [default: a free port on loopback]
+    #[arg(
+        long,
+        env = "CANOPY_CONTROL",
+        value_name = "ADDR",
+        hide_env_values = true
+    )]
+    pub(super) control: Option<SocketAddr>,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// Whom a command asks, and how it prints the answer.
+#[derive(Args, Debug)]
+pub(super) struct AskArgs {
+    /// The control plane to ask [default: that of the host that runs here]
+    #[arg(
+        long,
+        env = "CANOPY_CONTROL",
+        value_name = "ADDR",
+        hide_env_values = true
+    )]
+    pub(super) control: Option<SocketAddr>,
+    /// Data directory of the host to ask
+    #[arg(
+        long,
+        env = "CANOPY_DATA_DIR",
+        value_name = "PATH",
+        conflicts_with = "control",
+        hide_env_values = true
+    )]
+    pub(super) data_dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct MembersArgs {
+    #[command(flatten)]
+    pub(super) ask: AskArgs,
+    /// Only this one: an id, or its first 8 digits or more
+    #[arg(value_name = "ID")]
+    pub(super) node: Option<String>,
+    /// By what to order; what is a number comes with the largest first
+    #[arg(long, value_enum, default_value_t = Sort::Capacity)]
+    pub(super) sort: Sort,
+    /// How many to show at most
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) limit: u32,
+}
+
+/// Columns to order by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Sort {
+    Capacity,
+    Utilisation,
+    Operations,
+    Records,
+    Leaves,
+    Seats,
+    Domain,
+    Term,
+    Expires,
+    Id,
 }
 
 #[derive(Args, Debug)]
@@ -171,6 +241,9 @@ mod tests {
             &["supernode", "run", "--api", "127.0.0.1:1"],
             &["supernode", "designate", "--node", "me"],
             &["supernode", "operator-key"],
+            &["supernode", "members", "--limit", "0"],
+            &["supernode", "members", "--sort", "size"],
+            &["supernode", "status", "--control", "1", "--data-dir", "x"],
         ] {
             assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");
         }

@@ -3,6 +3,9 @@
 
 use std::process::ExitCode;
 
+use tonic::Code;
+
+use crate::control::ControlError;
 use crate::data_dir::DataDirError;
 use crate::host::StartError;
 use crate::http::HttpError;
@@ -65,6 +68,21 @@ impl Failure {
         Self { code, message }
     }
 
+    /// What an answer of an API other than the one asked for means to a user;
+    /// `stranger` is said where what answers is another program.
+    pub fn of_status(status: &tonic::Status, stranger: &str) -> Self {
+        let message = status.message();
+        match status.code() {
+            Code::InvalidArgument | Code::OutOfRange => Self::usage(message),
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
+                Self::unreachable(message)
+            }
+            Code::Unimplemented => Self::unreachable(stranger),
+            Code::Internal => Self::local(message),
+            _ => Self::refused(message),
+        }
+    }
+
     /// Prints the line, as `program` says it; returns the exit code.
     pub fn report(&self, program: &str) -> ExitCode {
         anstream::eprintln!("{program}: {}", self.message);
@@ -80,6 +98,15 @@ impl From<StartError> for Failure {
             StartError::DataDir(_) | StartError::Listen { .. } | StartError::Peer(_) => {
                 Self::local(error.to_string())
             }
+        }
+    }
+}
+
+impl From<ControlError> for Failure {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::NotLoopback(_) => Self::usage(error.to_string()),
+            ControlError::Bind { .. } | ControlError::Serve(_) => Self::local(error.to_string()),
         }
     }
 }

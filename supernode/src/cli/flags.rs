@@ -116,6 +116,7 @@ impl PeerFlags {
             uplink: self.uplink,
             api: None,
             http: None,
+            control: None,
             preset: self.preset,
             network: self.network.clone(),
             topology: self.topology,

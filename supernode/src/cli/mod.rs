@@ -6,18 +6,23 @@
 //! | [`flags`] | how a peer is set up |
 //! | [`failure`] | one line an error, and its exit code |
 //! | [`output`] | answers, events and notes |
+//! | [`table`], [`human`] | tables of 80 columns, numbers as people read them |
 //! | `args` | flags and sub-commands of `supernode` |
 //! | `run`, `office` | `supernode run`, and the designation it holds |
 //! | `operator` | `supernode operator-key` and `supernode designate` |
+//! | `control` | commands that ask a running host's control plane |
 
 mod args;
+mod control;
 pub mod failure;
 pub mod flags;
+pub mod human;
 mod office;
 mod operator;
 pub mod output;
 pub mod program;
 mod run;
+pub mod table;
 
 use std::process::ExitCode;
 
@@ -34,6 +39,8 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Run(args) => run::run(args).await,
         Command::OperatorKey(args) => operator::key(&args),
         Command::Designate(args) => operator::designate(&args),
+        Command::Status(args) => control::status(args).await,
+        Command::Members(args) => control::members(args).await,
         Command::Completions(args) => {
             program::completions::<Cli>(args.shell, "supernode");
             Ok(ExitCode::SUCCESS)

@@ -2,19 +2,21 @@
 
 use std::future::Future;
 use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use canopy_core::identity::Identity;
 use serde_json::json;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, oneshot};
 
 use super::args::RunArgs;
 use super::failure::Failure;
 use super::office::Office;
 use super::output::{note, print_event, print_line};
 use super::program::interrupted;
+use crate::control::Control;
 use crate::data_dir::DataDir;
 use crate::event::{Event, EventKind, Events, unix_ms};
 use crate::host::{Host, Plan, Setup};
@@ -35,6 +37,9 @@ pub(super) async fn run(args: Box<RunArgs>) -> Result<ExitCode, Failure> {
         None => None,
     };
     settle(&mut settings, key.as_ref())?;
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let control = args.control.or(settings.control).unwrap_or(any);
+    let control = Control::bind(control).await?;
     let data_dir = match settings.data_dir.take() {
         Some(path) => DataDir::open(&path)?,
         None => DataDir::open_free(&DataDir::default_path_of("supernode")?)?,
@@ -60,7 +65,7 @@ pub(super) async fn run(args: Box<RunArgs>) -> Result<ExitCode, Failure> {
         operator: plan.operator.map(|operator| operator.to_string()),
         as_json: args.json,
     };
-    run.serve(&data_dir, events, anstream::stdout(), closing)
+    run.serve(&data_dir, control, events, anstream::stdout(), closing)
         .await
 }
 
@@ -110,11 +115,21 @@ impl Run {
     async fn serve(
         mut self,
         data_dir: &DataDir,
+        control: Control,
         events: broadcast::Receiver<Event>,
         mut out: impl Write,
         closing: impl Future<Output = ()>,
     ) -> Result<ExitCode, Failure> {
-        self.print_ready(data_dir, &mut out);
+        let addr = control.addr();
+        data_dir.announce_control(addr)?;
+        let (close_control, control_closing) = oneshot::channel::<()>();
+        let mut control = tokio::spawn(control.serve(self.host.clone(), async move {
+            // An error says that this side is gone, which is the same.
+            let _ = control_closing.await;
+        }));
+        let mut control_ended = false;
+        let mut outcome = Ok(ExitCode::SUCCESS);
+        self.print_ready(data_dir, addr, &mut out);
         let mut events = Events::new(events);
         self.resume(&mut out)?;
         let mut look = tokio::time::interval(LOOK);
@@ -123,6 +138,14 @@ impl Run {
         loop {
             tokio::select! {
                 () = &mut closing => break,
+                ended = &mut control => {
+                    control_ended = true;
+                    outcome = match ended {
+                        Ok(Err(error)) => Err(error.into()),
+                        _ => Err(Failure::local("the control plane ended by itself")),
+                    };
+                    break;
+                }
                 _ = look.tick() => self.look_after(&mut warned, &mut out),
                 event = events.next() => match event {
                     Some(event) => print_event(&mut out, &event, self.as_json),
@@ -134,16 +157,22 @@ impl Run {
         if !self.as_json {
             note("closing");
         }
+        let _ = close_control.send(());
+        if !control_ended {
+            // It bounds its own end; how it ended no longer matters.
+            let _ = control.await;
+        }
+        data_dir.withdraw_control();
         if tokio::time::timeout(GOODBYE, self.host.close())
             .await
             .is_err()
         {
             tracing::warn!("the peer did not close in {GOODBYE:?} and is left as it is");
         }
-        Ok(ExitCode::SUCCESS)
+        outcome
     }
 
-    fn print_ready(&self, data_dir: &DataDir, out: &mut impl Write) {
+    fn print_ready(&self, data_dir: &DataDir, control: SocketAddr, out: &mut impl Write) {
         let status = self.host.status();
         if self.as_json {
             let ready = json!({
@@ -151,6 +180,7 @@ impl Run {
                 "node_id": status.node_id.to_string(),
                 "listen": status.listen.to_string(),
                 "http": self.http.addr().to_string(),
+                "control": control.to_string(),
                 "operator": self.operator,
             });
             return print_line(out, &ready.to_string());
@@ -159,6 +189,7 @@ impl Run {
         print_line(out, &format!("listen    {}", status.listen));
         let metrics = format!("http://{}/metrics", self.http.addr());
         print_line(out, &format!("metrics   {metrics}"));
+        print_line(out, &format!("control   {control}"));
         print_line(out, &format!("data      {}", data_dir.path().display()));
         if let Some(operator) = &self.operator {
             print_line(out, &format!("operator  {operator}"));

@@ -3,11 +3,13 @@
 //!
 //! | file | idea |
 //! |---|---|
+//! | `figures` | how this peer fares, told to whoever asks for an operator |
 //! | `location` | where others find this peer, kept right in the index |
 //! | `plan` | settings in, every default filled in |
 //! | `tell` | what happens in the peer, as events |
 //! | `trouble` | what keeps the peer from the overlay, in words |
 
+mod figures;
 mod location;
 mod plan;
 mod tell;
@@ -15,7 +17,7 @@ mod trouble;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::role::{RoleConfig, SuperNodeRole};
@@ -62,6 +64,8 @@ struct Inner {
     events: broadcast::Sender<Event>,
     trouble: Trouble,
     metrics: Metrics,
+    /// Where the control plane listens, once it does.
+    control: OnceLock<SocketAddr>,
 }
 
 impl Host {
@@ -129,10 +133,12 @@ impl Host {
             events,
             trouble,
             metrics,
+            control: OnceLock::new(),
         };
         let host = Self {
             inner: Arc::new(inner),
         };
+        host.tell_figures();
         Ok((host, watched))
     }
 
@@ -244,6 +250,11 @@ impl Host {
             uptime_s: self.inner.started.elapsed().as_secs(),
             leaves: status.leaves as u32,
         }
+    }
+
+    /// Who serves, as it was settled at the start.
+    pub fn topology(&self) -> Topology {
+        self.inner.topology
     }
 
     /// A reader of events from now on.

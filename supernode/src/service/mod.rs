@@ -38,6 +38,7 @@ use search::Totals;
 use stats::Counters;
 
 pub use config::ServiceConfig;
+pub(crate) use refuse::of_store;
 pub use repair::HandOver;
 pub use stats::IndexStats;
 

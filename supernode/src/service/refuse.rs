@@ -61,7 +61,7 @@ pub(super) fn of_index(error: &Refused) -> wire::Refusal {
     refusal(code, error.to_string())
 }
 
-pub(super) fn of_store(error: &StoreError) -> wire::Refusal {
+pub(crate) fn of_store(error: &StoreError) -> wire::Refusal {
     let code = match error {
         StoreError::Busy => Code::Busy,
         _ => Code::Internal,

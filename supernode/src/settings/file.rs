@@ -94,6 +94,7 @@ mod tests {
             uplink = "20 Mbit/s"
             api = "127.0.0.1:4480"
             http = "127.0.0.1:9477"
+            control = "127.0.0.1:4481"
             preset = "lan"
             network = "mine"
             topology = "hybrid"

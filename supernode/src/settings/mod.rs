@@ -126,6 +126,8 @@ pub struct Settings {
     /// Where a daemon's HTTP port listens: metrics, health, readiness. Absent:
     /// any free port of loopback.
     pub http: Option<SocketAddr>,
+    /// Where the operators' control plane listens; loopback only.
+    pub control: Option<SocketAddr>,
     /// Timings.
     pub preset: Option<Preset>,
     /// Overlays of different names never mix.
@@ -154,6 +156,7 @@ impl Settings {
             uplink: self.uplink.or(below.uplink),
             api: self.api.or(below.api),
             http: self.http.or(below.http),
+            control: self.control.or(below.control),
             preset: self.preset.or(below.preset),
             network: self.network.or(below.network),
             topology: self.topology.or(below.topology),

@@ -3,6 +3,7 @@
 
 #![cfg(unix)]
 
+mod control;
 mod disk;
 mod http;
 mod operator;

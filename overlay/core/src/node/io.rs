@@ -288,6 +288,8 @@ pub struct Status {
     pub assembly: usize,
     /// Highest term known.
     pub term: u64,
+    /// Term of the election that this peer runs now.
+    pub election: Option<u64>,
 }
 
 /// A super-node in a [`Status`].

@@ -180,6 +180,11 @@ impl Core {
         &self.placement
     }
 
+    /// Who holds which mandate, as far as this peer knows.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
     /// The next thing to do outside, in order.
     pub fn poll(&mut self) -> Option<Output> {
         let next = self.outputs.pop_front();
@@ -440,6 +445,7 @@ impl Core {
             leaves: self.host.as_ref().map_or(0, |host| host.leaves.len()),
             assembly: self.muster.as_ref().map_or(0, |muster| muster.len()),
             term: self.roster.max_term(),
+            election: self.election.as_ref().map(|election| election.term),
         }
     }
 }

@@ -3,21 +3,23 @@
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Widest line, columns.
-pub(super) const WIDTH: usize = 80;
+pub const WIDTH: usize = 80;
 /// Between two columns.
 const GAP: usize = 2;
 /// A column is never cut below this.
 const MIN: usize = 8;
 
 /// A column's heading, and whether its cells stand at the right.
-#[derive(Clone, Copy)]
-pub(super) enum Column {
+#[derive(Clone, Copy, Debug)]
+pub enum Column {
+    /// Cells stand at the left.
     Left(&'static str),
+    /// Cells stand at the right.
     Right(&'static str),
 }
 
 /// Heading and rows, lines ended; empty if there is no row.
-pub(super) fn render(columns: &[Column], rows: &[Vec<String>]) -> String {
+pub fn render(columns: &[Column], rows: &[Vec<String>]) -> String {
     if rows.is_empty() {
         return String::new();
     }
@@ -82,7 +84,7 @@ fn clean(text: &str) -> String {
 }
 
 /// At most `width` columns of `text`.
-pub(super) fn cut(text: &str, width: usize) -> String {
+pub fn cut(text: &str, width: usize) -> String {
     let text = clean(text);
     if text.width() <= width {
         return text;

@@ -1,0 +1,7 @@
+//! The control plane of real hosts on loopback: what it says is what they count.
+
+#![cfg(feature = "api")]
+#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
+mod overlay;
+mod overview;

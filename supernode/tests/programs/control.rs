@@ -1,0 +1,69 @@
+//! Commands that ask a running host's control plane.
+
+use serde_json::Value as Json;
+
+use crate::running::{Running, fails, key, printed};
+
+#[test]
+fn a_host_that_runs_here_is_found_and_asked() {
+    let home = tempfile::tempdir().unwrap();
+    key(home.path(), "op.key");
+    let args = ["--operator-key", "op.key", "--capacity", "50 Mbit/s"];
+    let host = Running::start(home.path(), &args);
+    host.event("super_node_up");
+    let control = host.ready["control"].as_str().unwrap().to_owned();
+    let json = |line: &[&str]| -> Json {
+        serde_json::from_str(&printed(home.path(), line)).expect("one value")
+    };
+    let status = json(&["status", "--data-dir", "data", "--json"]);
+    assert_eq!(status["node_id"], host.node_id);
+    assert_eq!(status["counts"]["super_nodes"], 1);
+    assert_eq!(status["totals"]["capacity_bps"], 50_000_000);
+    let members = json(&["members", "--control", &control, "--sort", "id", "--json"]);
+    assert_eq!(members["super_nodes"][0]["node_id"], host.node_id);
+    assert_eq!(members["super_nodes"][0]["basis"], "designated");
+    let id = &host.node_id[..8];
+    let one = json(&["members", id, "--control", &control, "--json"]);
+    assert_eq!(one["super_node"]["figures"]["control"], control);
+
+    let table = printed(home.path(), &["members", "--control", &control]);
+    assert!(table.starts_with("ID ") && table.contains("1 of 1 super-nodes answered"));
+    // Nothing but text goes into a pipe.
+    let text = printed(home.path(), &["status", "--control", &control]);
+    assert!(!text.contains('\u{1b}') && text.lines().all(|line| line.chars().count() <= 80));
+
+    let nobody = "0".repeat(64);
+    fails(
+        home.path(),
+        &["members", &nobody, "--control", &control],
+        1,
+        "is known here",
+    );
+    fails(
+        home.path(),
+        &["members", "me", "--control", &control],
+        2,
+        "is no node id",
+    );
+    host.end("-TERM");
+    fails(
+        home.path(),
+        &["status", "--control", &control],
+        3,
+        "no host answers",
+    );
+    fails(
+        home.path(),
+        &["status", "--data-dir", "data"],
+        3,
+        "supernode run",
+    );
+    fails(home.path(), &["status"], 3, "supernode run");
+}
+
+#[test]
+fn a_host_does_not_open_its_control_plane_to_other_machines_by_accident() {
+    let home = tempfile::tempdir().unwrap();
+    let run = ["run", "--data-dir", "data", "--control", "0.0.0.0:0"];
+    fails(home.path(), &run, 2, "loopback only");
+}
