@@ -22,6 +22,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     prost_build::Config::new()
         .bytes(["."])
         .btree_map(["."])
+        // The rare and large must not make every answer large.
+        .boxed(".canopy.wire.v1.Response.kind.inspect")
         .compile_fds(wire)?;
 
     for api in ["leaf", "control"] {

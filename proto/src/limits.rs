@@ -27,7 +27,8 @@ pub fn request(kind: &request::Kind) -> usize {
         request::Kind::Get(_) => 256,
         request::Kind::Search(_) => 16 * 1024,
         request::Kind::Offer(_) => 256 * 1024,
-        request::Kind::Locate(_) | request::Kind::Inspect(_) => 256,
+        request::Kind::Locate(_) => 256,
+        request::Kind::Inspect(_) => 1024,
         request::Kind::Ping(_) => 64 * 1024,
     }
 }

@@ -8,6 +8,7 @@
 //! | `api` | the API's address, while a daemon runs |
 //! | `control` | the control plane's address, while a host runs |
 //! | `designation` | the operator's word that this peer serves, where there is one |
+//! | `cordoned` | there while the operator wants the peer to take on nothing new |
 //! | `lock` | held by the process that uses the directory |
 //!
 //! It must never replace a key that it cannot read.
@@ -165,6 +166,23 @@ impl DataDir {
     /// Keeps a designation for the next start.
     pub fn keep_designation(&self, bytes: &[u8]) -> Result<(), DataDirError> {
         self.write("designation", bytes)
+    }
+
+    /// Whether the operator wants this peer to take on nothing new.
+    pub fn cordoned(&self) -> bool {
+        self.path.join("cordoned").exists()
+    }
+
+    /// Remembers that over a restart, or that it is over.
+    pub fn set_cordoned(&self, on: bool) -> Result<(), DataDirError> {
+        if on {
+            return self.write("cordoned", b"");
+        }
+        let path = self.path.join("cordoned");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(&path)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Tells commands where the daemon's API is.

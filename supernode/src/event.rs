@@ -1,11 +1,13 @@
 //! What happens to a leaf and its overlay, as it happens.
 
+use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use canopy_core::keyspace::NodeId;
 use serde::{Serialize, Serializer};
 use tokio::sync::broadcast;
 
+use crate::settings::Bandwidth;
 use crate::status::{Role, as_text};
 
 /// Events kept for a reader that is behind; older ones are dropped and counted.
@@ -112,6 +114,13 @@ pub enum EventKind {
         #[serde(serialize_with = "as_text")]
         node_id: NodeId,
     },
+    /// An operator did something here.
+    Operated {
+        /// What: `cordon`, `uncordon` or `drain`.
+        action: String,
+        /// Who, as far as it is known.
+        caller: String,
+    },
     /// Something an operator should look at.
     Warning {
         /// What it is, and what to do.
@@ -122,6 +131,85 @@ pub enum EventKind {
         /// How many events it will not see.
         missed: u64,
     },
+}
+
+/// In words, on one line.
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RoleChanged { from, to } => {
+                write!(f, "role: {} -> {}", from.as_str(), to.as_str())
+            }
+            Self::ElectionOpened {
+                term,
+                wanted,
+                candidates,
+                reason,
+            } => write!(
+                f,
+                "election {term}: opened for {wanted} ({reason}), {} to measure",
+                candidates.len()
+            ),
+            Self::Measured {
+                term,
+                candidate,
+                level,
+                share_bps,
+                ballots,
+                median_bps,
+            } => write!(
+                f,
+                "election {term}: {} level {level}: asked {} a juror, got {} ({ballots} ballots)",
+                candidate.short(),
+                Bandwidth(*share_bps),
+                Bandwidth(*median_bps)
+            ),
+            Self::Raced {
+                term,
+                candidate,
+                score_bps: 0,
+            } => write!(
+                f,
+                "election {term}: {} carries too little",
+                candidate.short()
+            ),
+            Self::Raced {
+                term,
+                candidate,
+                score_bps,
+            } => write!(
+                f,
+                "election {term}: {} scored {}",
+                candidate.short(),
+                Bandwidth(*score_bps)
+            ),
+            Self::ElectionClosed { term, elected } => {
+                let names: Vec<String> = elected.iter().map(|node| node.short()).collect();
+                write!(f, "election {term}: elected {}", names.join(", "))
+            }
+            Self::SuperNodeUp {
+                node_id,
+                capacity_bps,
+                seats,
+                term,
+            } => write!(
+                f,
+                "super-node up: {}, {}, {seats} seats, term {term}",
+                node_id.short(),
+                Bandwidth(*capacity_bps)
+            ),
+            Self::SuperNodeDown { node_id, reason } => {
+                write!(f, "super-node down: {} ({reason})", node_id.short())
+            }
+            Self::HomeAttached { node_id, slot } => {
+                write!(f, "home {}: {}", slot + 1, node_id.short())
+            }
+            Self::HomeLost { node_id } => write!(f, "home lost: {}", node_id.short()),
+            Self::Operated { action, caller } => write!(f, "{action} by {caller}"),
+            Self::Warning { message } => write!(f, "warning: {message}"),
+            Self::Lagged { missed } => write!(f, "{missed} events were too fast to be shown"),
+        }
+    }
 }
 
 /// The wall clock, milliseconds since 1970.

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::index::{Index, Limits};
 use crate::load::{self, Counters, Meter, Rates};
 use crate::metrics::Requests;
-use crate::service::{IndexService, IndexStats, ServiceConfig};
+use crate::service::{HandOver, IndexService, IndexStats, ServiceConfig};
 use crate::store::{Counted, Store, StoreError};
 
 /// How a peer serves once it is elected.
@@ -78,6 +78,7 @@ pub struct SuperNodeRole {
     config: RoleConfig,
     past: Arc<Mutex<IndexStats>>,
     rates: watch::Receiver<Rates>,
+    progress: watch::Receiver<HandOver>,
 }
 
 impl SuperNodeRole {
@@ -99,6 +100,7 @@ impl SuperNodeRole {
         let (loads, load) = watch::channel(Load::default());
         let past = Arc::default();
         let (told_rates, rates) = watch::channel(Rates::default());
+        let (told_progress, progress) = watch::channel(HandOver::default());
         let attendant = Attendant {
             meter: Meter::new(Instant::now(), Counters::read(&peer, 0, &config)),
             peer: peer.clone(),
@@ -108,6 +110,7 @@ impl SuperNodeRole {
             loads,
             past: Arc::clone(&past),
             rates: told_rates,
+            progress: told_progress,
         };
         tokio::spawn(attendant.run(stopped));
         Ok(Self {
@@ -119,6 +122,7 @@ impl SuperNodeRole {
             config,
             past,
             rates,
+            progress,
         })
     }
 
@@ -159,6 +163,12 @@ impl SuperNodeRole {
     /// What this peer did a second between its last two reports of the load.
     pub fn rates(&self) -> Rates {
         *self.rates.borrow()
+    }
+
+    /// How far the last hand-over of this peer's records is; changes with each
+    /// step.
+    pub fn hand_over(&self) -> watch::Receiver<HandOver> {
+        self.progress.clone()
     }
 
     /// Answers a request of this peer to itself, without a session.
@@ -250,6 +260,7 @@ struct Attendant {
     failures: watch::Sender<Option<StoreError>>,
     loads: watch::Sender<Load>,
     rates: watch::Sender<Rates>,
+    progress: watch::Sender<HandOver>,
     meter: Meter,
     /// What indexes did that are closed by now.
     past: Arc<Mutex<IndexStats>>,
@@ -326,8 +337,12 @@ impl Attendant {
             return;
         }
         service.placement_changed();
+        let tell = |progress| {
+            tracing::debug!(?progress, "role.hand_over");
+            self.progress.send_replace(progress);
+        };
         let step = tokio::select! {
-            step = service.hand_over(|progress| tracing::debug!(?progress, "role.hand_over")) => step,
+            step = service.hand_over(tell) => step,
             _ = stopped.changed() => return,
         };
         if !step.is_complete() {

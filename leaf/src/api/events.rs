@@ -84,6 +84,7 @@ fn kind(kind: EventKind) -> Kind {
         EventKind::HomeLost { node_id } => Kind::HomeLost(pb::HomeLost {
             node_id: node_id.to_string(),
         }),
+        EventKind::Operated { action, caller } => Kind::Operated(pb::Operated { action, caller }),
         EventKind::Warning { message } => Kind::Warning(pb::Warning { message }),
         EventKind::Lagged { missed } => Kind::Lagged(pb::Lagged { missed }),
     }

@@ -161,6 +161,10 @@ impl Heard {
                 Role::Retiring => Some(format!("{} retires", name(&by))),
                 _ => None,
             },
+            EventKind::Operated { action, caller } => Some(format!(
+                "{BOLD}{action}{BOLD:#} of {} by {caller}",
+                name(&by)
+            )),
             EventKind::Warning { message } => {
                 self.warnings += 1;
                 (self.warnings <= MAX_WARNINGS)

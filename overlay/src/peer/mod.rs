@@ -312,6 +312,12 @@ impl Peer {
         self.inner.inputs.push(Input::StepDown);
     }
 
+    /// The operator wants this peer to take on nothing new: no leaf, no mandate.
+    /// What it has it keeps. `false`: it may again.
+    pub fn cordon(&self, on: bool) {
+        self.inner.inputs.push(Input::Cordon(on));
+    }
+
     /// The operator designates this peer, for the first time or anew; checked
     /// like any mandate.
     pub fn designate(&self, mandate: wire::SignedMandate) {

@@ -15,7 +15,7 @@ use crate::settings::{Bandwidth, DEFAULT_NETWORK};
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  there is no such super-node
+  1  there is no such super-node or election
   2  wrong flags, configuration or designation
   3  a peer's name has no address, or no host answers
   4  the host refused
@@ -46,6 +46,20 @@ pub(super) enum Command {
     Status(AskArgs),
     /// Lists super-nodes and deputies
     Members(MembersArgs),
+    /// Lists the last elections that super-nodes remember
+    Elections(ElectionsArgs),
+    /// Explains an election, or why a super-node serves
+    Explain(ExplainArgs),
+    /// Shows who owns a key, and how a read of it would go
+    Locate(LocateArgs),
+    /// Shows what happened to the host and, as it saw it, to the overlay
+    Events(EventsArgs),
+    /// Has the host take on nothing new: no leaf, no mandate
+    Cordon(ActArgs),
+    /// Lets the host take on leaves and mandates again
+    Uncordon(ActArgs),
+    /// Has the host hand over all it has and serve no more
+    Drain(DrainArgs),
     /// Prints a completion script for a shell
     Completions(CompletionArgs),
 }
@@ -133,6 +147,97 @@ pub(super) struct MembersArgs {
     /// How many to show at most
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(super) limit: u32,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ElectionsArgs {
+    #[command(flatten)]
+    pub(super) ask: AskArgs,
+    /// How many to show at most
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) limit: u32,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct EventsArgs {
+    #[command(flatten)]
+    pub(super) ask: AskArgs,
+    /// Go on with what happens, until interrupted or the host ends
+    #[arg(short, long)]
+    pub(super) follow: bool,
+    /// Only what came after this revision
+    #[arg(
+        long,
+        value_name = "REVISION",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    pub(super) after: u64,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ActArgs {
+    #[command(flatten)]
+    pub(super) ask: AskArgs,
+    /// The host that is meant, or the first 8 digits of its id: a safeguard
+    #[arg(value_name = "ID")]
+    pub(super) node: Option<String>,
+    /// Only say what would change
+    #[arg(long)]
+    pub(super) dry_run: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DrainArgs {
+    #[command(flatten)]
+    pub(super) act: ActArgs,
+    /// Even where fewer than three super-nodes would be left
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ExplainArgs {
+    #[command(flatten)]
+    pub(super) ask: AskArgs,
+    /// A term (decimal), or a super-node's id or its first 8 digits or more
+    #[arg(value_name = "TERM|ID")]
+    pub(super) which: String,
+    /// Show every ballot
+    #[arg(long)]
+    pub(super) ballots: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct LocateArgs {
+    #[command(flatten)]
+    pub(super) ask: AskArgs,
+    #[command(flatten)]
+    pub(super) what: LocateWhat,
+}
+
+/// What a key is of.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(super) struct LocateWhat {
+    /// The key itself, 64 hexadecimal digits
+    #[arg(value_name = "KEY")]
+    pub(super) key: Option<String>,
+    /// A value of a publisher
+    #[arg(long, num_args = 2, value_names = ["PUBLISHER", "NAME"])]
+    pub(super) value: Option<Vec<String>>,
+    /// A value by its hash
+    #[arg(long, value_name = "HASH")]
+    pub(super) content: Option<String>,
+    /// Who provides this content
+    #[arg(long, value_name = "HASH")]
+    pub(super) provider: Option<String>,
+    /// A word of searchable items
+    #[arg(long, value_name = "WORD")]
+    pub(super) term: Option<String>,
+    /// Where a peer is found
+    #[arg(long, value_name = "ID")]
+    pub(super) node: Option<String>,
 }
 
 /// Columns to order by.
@@ -242,6 +347,9 @@ mod tests {
             &["supernode", "designate", "--node", "me"],
             &["supernode", "operator-key"],
             &["supernode", "members", "--limit", "0"],
+            &["supernode", "locate"],
+            &["supernode", "locate", "--term", "a", "--node", "b"],
+            &["supernode", "explain"],
             &["supernode", "members", "--sort", "size"],
             &["supernode", "status", "--control", "1", "--data-dir", "x"],
         ] {

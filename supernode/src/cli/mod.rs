@@ -41,6 +41,13 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Designate(args) => operator::designate(&args),
         Command::Status(args) => control::status(args).await,
         Command::Members(args) => control::members(args).await,
+        Command::Elections(args) => control::elections(args).await,
+        Command::Explain(args) => control::explain(args).await,
+        Command::Locate(args) => control::locate(args).await,
+        Command::Events(args) => control::events(args).await,
+        Command::Cordon(args) => control::cordon(args, true).await,
+        Command::Uncordon(args) => control::cordon(args, false).await,
+        Command::Drain(args) => control::drain(args).await,
         Command::Completions(args) => {
             program::completions::<Cli>(args.shell, "supernode");
             Ok(ExitCode::SUCCESS)

@@ -9,7 +9,6 @@ use serde_json::{Value as Json, json};
 
 use super::failure::Failure;
 use crate::event::{Event, EventKind};
-use crate::settings::Bandwidth;
 
 /// What stands out.
 pub const BOLD: Style = Style::new().bold();
@@ -71,74 +70,11 @@ pub fn print_event(out: &mut impl Write, of: &Event, as_json: bool) {
 
 /// An event on one line.
 pub fn event(event: &Event) -> String {
-    match &event.kind {
-        EventKind::RoleChanged { from, to } => {
-            format!("role: {} -> {BOLD}{}{BOLD:#}", from.as_str(), to.as_str())
-        }
-        EventKind::ElectionOpened {
-            term,
-            wanted,
-            candidates,
-            reason,
-        } => format!(
-            "election {term}: opened for {wanted} ({reason}), {} to measure",
-            candidates.len()
-        ),
-        EventKind::Measured {
-            term,
-            candidate,
-            level,
-            share_bps,
-            ballots,
-            median_bps,
-        } => format!(
-            "election {term}: {} level {level}: asked {} a juror, got {} ({ballots} ballots)",
-            candidate.short(),
-            Bandwidth(*share_bps),
-            Bandwidth(*median_bps)
-        ),
-        EventKind::Raced {
-            term,
-            candidate,
-            score_bps: 0,
-        } => format!("election {term}: {} carries too little", candidate.short()),
-        EventKind::Raced {
-            term,
-            candidate,
-            score_bps,
-        } => format!(
-            "election {term}: {} scored {}",
-            candidate.short(),
-            Bandwidth(*score_bps)
-        ),
-        EventKind::ElectionClosed { term, elected } => {
-            let names: Vec<String> = elected.iter().map(|node| node.short()).collect();
-            format!(
-                "election {term}: {GOOD}elected{GOOD:#} {}",
-                names.join(", ")
-            )
-        }
-        EventKind::SuperNodeUp {
-            node_id,
-            capacity_bps,
-            seats,
-            term,
-        } => format!(
-            "super-node {GOOD}up{GOOD:#}: {}, {}, {seats} seats, term {term}",
-            node_id.short(),
-            Bandwidth(*capacity_bps)
-        ),
-        EventKind::SuperNodeDown { node_id, reason } => {
-            format!(
-                "super-node {BAD}down{BAD:#}: {} ({reason})",
-                node_id.short()
-            )
-        }
-        EventKind::HomeAttached { node_id, slot } => {
-            format!("home {}: {}", slot + 1, node_id.short())
-        }
-        EventKind::HomeLost { node_id } => format!("home lost: {}", node_id.short()),
-        EventKind::Warning { message } => format!("{BAD}warning{BAD:#}: {message}"),
-        EventKind::Lagged { missed } => format!("{missed} events were too fast to be shown"),
-    }
+    let style = match &event.kind {
+        EventKind::RoleChanged { .. } | EventKind::Operated { .. } => BOLD,
+        EventKind::SuperNodeUp { .. } | EventKind::ElectionClosed { .. } => GOOD,
+        EventKind::SuperNodeDown { .. } | EventKind::Warning { .. } => BAD,
+        _ => return event.kind.to_string(),
+    };
+    format!("{style}{}{style:#}", event.kind)
 }

@@ -148,7 +148,13 @@ impl Run {
                 }
                 _ = look.tick() => self.look_after(&mut warned, &mut out),
                 event = events.next() => match event {
-                    Some(event) => print_event(&mut out, &event, self.as_json),
+                    Some(event) => {
+                        print_event(&mut out, &event, self.as_json);
+                        // Drained hosts hold a designation that is void.
+                        if matches!(&event.kind, EventKind::Operated { action, .. } if action == "uncordon") {
+                            self.resume(&mut out)?;
+                        }
+                    }
                     // The peer closed by itself.
                     None => break,
                 },

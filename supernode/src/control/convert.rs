@@ -7,10 +7,10 @@ use canopy_proto::wire;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::survey::{Known, Picture, Seen};
+use super::survey::{Known, Member, Picture, Seen};
 
 /// Super-nodes named in a [`pb::Freshness`].
-const MAX_MISSING: usize = 100;
+pub(super) const MAX_MISSING: usize = 100;
 /// Digits that an abbreviated node id has at least.
 const SHORTEST: usize = 8;
 
@@ -76,20 +76,24 @@ pub(super) fn total(of: &wire::Operations) -> u64 {
     kinds.into_iter().fold(0, u64::saturating_add)
 }
 
+pub(super) fn utilisation(of: &wire::Utilisation) -> pb::Utilisation {
+    pb::Utilisation {
+        worst_milli: worst(of).0,
+        connections_milli: of.connections_milli,
+        operations_milli: of.operations_milli,
+        bytes_milli: of.bytes_milli,
+        memory_milli: of.memory_milli,
+        cpu_milli: of.cpu_milli,
+    }
+}
+
 pub(super) fn figures(of: &wire::Figures) -> pb::Figures {
     let held = of.held.unwrap_or_default();
     pb::Figures {
         uptime_ms: of.uptime_us / 1000,
         version: of.agent.clone(),
         role: of.role.clone(),
-        utilisation: of.utilisation.as_ref().map(|of| pb::Utilisation {
-            worst_milli: worst(of).0,
-            connections_milli: of.connections_milli,
-            operations_milli: of.operations_milli,
-            bytes_milli: of.bytes_milli,
-            memory_milli: of.memory_milli,
-            cpu_milli: of.cpu_milli,
-        }),
+        utilisation: of.utilisation.as_ref().map(utilisation),
         leaves: of.leaves,
         sessions: of.sessions,
         records: held.records,
@@ -103,6 +107,7 @@ pub(super) fn figures(of: &wire::Figures) -> pb::Figures {
         election: of.election,
         failure: of.failure.clone(),
         control: of.control.clone(),
+        cordoned: of.cordoned,
     }
 }
 
@@ -128,7 +133,7 @@ pub(super) fn super_node(seen: &Seen, seats: u64) -> pb::SuperNode {
     }
 }
 
-fn age_ms(known: &Known) -> u64 {
+pub(super) fn age_ms(known: &Known) -> u64 {
     let age = Instant::now().saturating_duration_since(known.at);
     u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
 }
@@ -161,7 +166,10 @@ pub(super) fn seats(picture: &Picture) -> u64 {
 
 /// The member that `text` names: an id, or a beginning of it that nobody else's
 /// has.
-pub(super) fn find<'a>(picture: &'a Picture, text: &str) -> Result<&'a Seen, Status> {
+pub(super) fn find<'a>(
+    members: impl IntoIterator<Item = &'a Member>,
+    text: &str,
+) -> Result<&'a Member, Status> {
     let wanted = text.to_ascii_lowercase();
     let id = wanted.parse::<NodeId>();
     let digits = wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -169,13 +177,12 @@ pub(super) fn find<'a>(picture: &'a Picture, text: &str) -> Result<&'a Seen, Sta
         let why = "is no node id; give its 64 hexadecimal digits, or the first 8 or more";
         return Err(Status::invalid_argument(format!("node_id: {text:?} {why}")));
     }
-    let mut found = picture.seen.iter().filter(|seen| {
-        let node = seen.member.node;
-        id.as_ref()
-            .map_or_else(|_| node.to_string().starts_with(&wanted), |id| *id == node)
+    let mut found = members.into_iter().filter(|member| match &id {
+        Ok(id) => *id == member.node,
+        Err(_) => member.node.to_string().starts_with(&wanted),
     });
     match (found.next(), found.next()) {
-        (Some(seen), None) => Ok(seen),
+        (Some(member), None) => Ok(member),
         (None, _) => Err(Status::not_found(format!(
             "no super-node or deputy {text} is known here; list them with ListSuperNodes"
         ))),

@@ -10,22 +10,32 @@
 //! | `balance` | how evenly work is spread, and what a loss would mean |
 //! | `list` | filter, order, pages |
 //! | `overview` | the overlay in one page |
+//! | `act` | cordon and drain |
+//! | `explain` | how an election went |
+//! | `locate` | who owns a key |
+//! | `log` | what happened, with revisions |
+//! | `watch` | streams of load and events, and what becomes of slow readers |
 //! | `convert` | from what is known to messages |
 //! | `service` | the calls |
 
+mod act;
 mod balance;
 mod convert;
+mod explain;
 mod list;
+mod locate;
+mod log;
 mod overview;
 mod service;
 mod survey;
+mod watch;
 
 use std::future::Future;
 use std::net::SocketAddr;
 
 use canopy_proto::control::DESCRIPTOR;
 use canopy_proto::control::control_server::{ControlServer, SERVICE_NAME};
-use tokio::sync::watch;
+use tokio::sync::watch::channel as watch_channel;
 use tonic::service::Routes;
 
 use crate::host::Host;
@@ -93,8 +103,8 @@ impl Control {
         closing: impl Future<Output = ()>,
     ) -> Result<(), ControlError> {
         host.announce_control(self.addr());
-        let (close, _) = watch::channel(false);
-        let server = ControlServer::new(service::Service::new(host))
+        let (close, closed) = watch_channel(false);
+        let server = ControlServer::new(service::Service::new(host, closed))
             .max_decoding_message_size(MAX_REQUEST)
             .max_encoding_message_size(MAX_REPLY);
         let api = rpc::Api {

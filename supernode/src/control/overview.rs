@@ -107,7 +107,7 @@ fn tenants(picture: &Picture) -> Vec<Tenant<'_>> {
         .collect()
 }
 
-fn utilisation(picture: &Picture) -> Option<u32> {
+pub(super) fn utilisation(picture: &Picture) -> Option<u32> {
     let tenants = tenants(picture);
     let weight = |tenant: &Tenant<'_>| u128::from(tenant.capacity_bps.max(1));
     let capacity: u128 = tenants.iter().map(weight).sum();
@@ -133,7 +133,7 @@ fn worst(picture: &Picture) -> Option<pb::WorstSuperNode> {
     })
 }
 
-fn imbalances(picture: &Picture) -> Vec<pb::Imbalance> {
+pub(super) fn imbalances(picture: &Picture) -> Vec<pb::Imbalance> {
     let kinds: [(&str, fn(&wire::Figures) -> f64); 4] = [
         ("operations", |figures| figures.operations_per_s),
         ("sent", |figures| figures.sent_bps),

@@ -1,14 +1,20 @@
 //! The calls of the API.
 
+use std::sync::Arc;
+
 use canopy_overlay::calls::Calls;
 use canopy_proto::control as pb;
 use canopy_proto::control::control_server::Control;
+use canopy_proto::control::explain_election_request::Which;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::convert;
 use super::list::Query;
+use super::log::Log;
 use super::overview::overview;
-use super::survey::{Picture, Survey};
+use super::survey::{Member, Picture, Survey};
+use super::watch::{Gate, Stream, events, loads};
+use super::{act, convert, explain, locate};
 use crate::event::unix_ms;
 use crate::host::Host;
 
@@ -16,21 +22,34 @@ use crate::host::Host;
 #[derive(Debug)]
 pub(super) struct Service {
     host: Host,
-    survey: Survey,
+    survey: Arc<Survey>,
+    log: Arc<Log>,
+    gate: Gate,
 }
 
 impl Service {
-    pub(super) fn new(host: Host) -> Self {
+    /// `closed` turns true when the control plane closes: then streams end.
+    pub(super) fn new(host: Host, closed: watch::Receiver<bool>) -> Self {
         Self {
-            survey: Survey::new(host.clone()),
+            survey: Arc::new(Survey::new(host.clone())),
+            log: Log::of(host.events()),
+            gate: Gate::new(closed),
             host,
         }
     }
 
-    async fn picture(&self) -> Result<Picture, Status> {
+    async fn picture(&self) -> Result<Arc<Picture>, Status> {
         let picture = self.survey.take().await;
-        picture.ok_or_else(|| Status::unavailable("this peer is closing; ask another"))
+        picture.ok_or_else(closing)
     }
+
+    async fn members(&self) -> Result<Vec<Member>, Status> {
+        self.survey.members().await.ok_or_else(closing)
+    }
+}
+
+fn closing() -> Status {
+    Status::unavailable("this peer is closing; ask another")
 }
 
 #[tonic::async_trait]
@@ -55,7 +74,8 @@ impl Control for Service {
         request: Request<pb::ListSuperNodesRequest>,
     ) -> Result<Response<pb::ListSuperNodesReply>, Status> {
         let query = Query::of(request.into_inner())?;
-        Ok(Response::new(query.page(&self.picture().await?)))
+        let picture = self.picture().await?;
+        Ok(Response::new(query.page(&picture)))
     }
 
     async fn get_super_node(
@@ -63,7 +83,10 @@ impl Control for Service {
         request: Request<pb::GetSuperNodeRequest>,
     ) -> Result<Response<pb::GetSuperNodeReply>, Status> {
         let picture = self.picture().await?;
-        let seen = convert::find(&picture, &request.get_ref().node_id)?;
+        let members = picture.seen.iter().map(|seen| &seen.member);
+        let node = convert::find(members, &request.get_ref().node_id)?.node;
+        let seen = picture.seen.iter().find(|seen| seen.member.node == node);
+        let seen = seen.ok_or_else(closing)?;
         let mut freshness = convert::freshness(&picture);
         let node_id = seen.member.node.to_string();
         freshness
@@ -73,5 +96,84 @@ impl Control for Service {
             super_node: Some(convert::super_node(seen, convert::seats(&picture))),
             freshness: Some(freshness),
         }))
+    }
+
+    async fn list_elections(
+        &self,
+        request: Request<pb::ListElectionsRequest>,
+    ) -> Result<Response<pb::ListElectionsReply>, Status> {
+        let members = self.members().await?;
+        let reply = explain::list(&self.host, &members, request.get_ref()).await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn explain_election(
+        &self,
+        request: Request<pb::ExplainElectionRequest>,
+    ) -> Result<Response<pb::ExplainElectionReply>, Status> {
+        let members = self.members().await?;
+        let term = match request.into_inner().which {
+            Some(Which::Term(term)) => term,
+            Some(Which::NodeId(text)) => convert::find(&members, &text)?.term,
+            None => return Err(Status::invalid_argument("give a term or a node_id")),
+        };
+        let reply = explain::explain(&self.host, &members, term).await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn locate(
+        &self,
+        request: Request<pb::LocateRequest>,
+    ) -> Result<Response<pb::LocateReply>, Status> {
+        let reply = locate::locate(&self.host, request.into_inner())?;
+        Ok(Response::new(reply))
+    }
+
+    type WatchLoadStream = Stream<pb::LoadSample>;
+
+    async fn watch_load(
+        &self,
+        request: Request<pb::WatchLoadRequest>,
+    ) -> Result<Response<Self::WatchLoadStream>, Status> {
+        let samples = loads(self.survey.clone(), request.get_ref())?;
+        Ok(Response::new(self.gate.admit(samples)?))
+    }
+
+    type WatchEventsStream = Stream<pb::WatchEventsReply>;
+
+    async fn watch_events(
+        &self,
+        request: Request<pb::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        let happened = events(self.log.clone(), request.get_ref())?;
+        Ok(Response::new(self.gate.admit(happened)?))
+    }
+
+    async fn cordon(
+        &self,
+        request: Request<pb::CordonRequest>,
+    ) -> Result<Response<pb::CordonReply>, Status> {
+        let reply = act::cordon(&self.host, request.into_inner(), true)?;
+        Ok(Response::new(reply))
+    }
+
+    async fn uncordon(
+        &self,
+        request: Request<pb::CordonRequest>,
+    ) -> Result<Response<pb::CordonReply>, Status> {
+        let reply = act::cordon(&self.host, request.into_inner(), false)?;
+        Ok(Response::new(reply))
+    }
+
+    type DrainStream = Stream<pb::DrainProgress>;
+
+    async fn drain(
+        &self,
+        request: Request<pb::DrainRequest>,
+    ) -> Result<Response<Self::DrainStream>, Status> {
+        // Whoever may not watch must not have acted.
+        let place = self.gate.place()?;
+        let progress = act::drain(&self.host, request.into_inner())?;
+        Ok(Response::new(self.gate.hold(place, progress)))
     }
 }

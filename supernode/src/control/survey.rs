@@ -18,12 +18,14 @@ use canopy_proto::wire;
 use canopy_proto::wire::{inspect, inspect_reply, request, response};
 use futures_util::stream::{self, StreamExt};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::host::Host;
 
 /// Figures younger than this are not asked for again.
-const FRESH: Duration = Duration::from_millis(500);
+const FRESH: Duration = Duration::from_millis(250);
+/// A picture younger than this is given to the next one who asks.
+const SHARED: Duration = Duration::from_millis(200);
 /// Longest wait for one peer.
 const DEADLINE: Duration = Duration::from_millis(500);
 /// Longest wait for all.
@@ -139,6 +141,8 @@ pub(super) struct Survey {
 struct Heard {
     known: HashMap<NodeId, Known>,
     failed: HashMap<NodeId, (String, Instant)>,
+    /// The last picture, for all who want one within a moment.
+    last: Option<(Instant, Arc<Picture>)>,
 }
 
 impl Survey {
@@ -151,9 +155,14 @@ impl Survey {
 
     /// All who hold a mandate, with fresh figures of those who serve, as far as
     /// they answer in time. `None`: the peer has ended.
-    pub(super) async fn take(&self) -> Option<Picture> {
-        let members = self.members().await?;
+    pub(super) async fn take(&self) -> Option<Arc<Picture>> {
         let mut state = self.state.lock().await;
+        if let Some((at, last)) = &state.last
+            && at.elapsed() < SHARED
+        {
+            return Some(last.clone());
+        }
+        let members = self.members().await?;
         let own = self.host.node_id();
         state.keep(&members);
         let figures = Arc::new(self.host.figures());
@@ -176,31 +185,31 @@ impl Survey {
                 missing,
             }
         });
-        Some(Picture {
+        let picture = Arc::new(Picture {
             seen: seen.collect(),
-        })
+        });
+        state.last = Some((Instant::now(), picture.clone()));
+        Some(picture)
     }
 
-    async fn members(&self) -> Option<Vec<Member>> {
+    /// All who hold a mandate, without their figures. `None`: the peer has ended.
+    pub(super) async fn members(&self) -> Option<Vec<Member>> {
         let all = |core: &Core| core.roster().entries().map(Member::of).collect();
         let members = self.host.peer().look(move |core, _| all(core));
         members.await
     }
 
     async fn ask(&self, state: &mut Heard, asked: Vec<NodeId>) {
-        let answers = stream::iter(asked)
-            .map(|node| async move { (node, figures_of(&self.host, node).await) })
-            .buffer_unordered(AT_ONCE);
-        tokio::pin!(answers);
-        let until = Instant::now() + PATIENCE;
+        let ask = inspect::What::Figures(wire::FiguresAsk {});
+        let asked = asked.into_iter().map(|node| (node, ask.clone()));
         // Past the deadline those who are left are asked first the next time.
-        while let Ok(Some((node, answer))) = timeout(
-            until.saturating_duration_since(Instant::now()),
-            answers.next(),
-        )
-        .await
-        {
+        for (node, answer) in ask_all(&self.host, asked).await {
             let at = Instant::now();
+            let answer = match answer {
+                Ok(inspect_reply::What::Figures(figures)) => Ok(figures),
+                Ok(_) => Err(CallError::Malformed(node)),
+                Err(error) => Err(error),
+            };
             match answer {
                 Ok(figures) => {
                     let figures = Arc::new(figures);
@@ -248,13 +257,22 @@ impl Heard {
     }
 }
 
-async fn figures_of(host: &Host, node: NodeId) -> Result<wire::Figures, CallError> {
-    let ask = inspect::What::Figures(wire::FiguresAsk {});
-    match inspect(host, node, ask).await? {
-        inspect_reply::What::Figures(figures) => Ok(figures),
-        #[allow(unreachable_patterns)]
-        _ => Err(CallError::Malformed(node)),
+/// Asks others at once, for a second at most; those who are missing in the
+/// outcome were not asked in time.
+pub(super) async fn ask_all(
+    host: &Host,
+    asked: impl IntoIterator<Item = (NodeId, inspect::What)>,
+) -> Vec<(NodeId, Result<inspect_reply::What, CallError>)> {
+    let answers = stream::iter(asked)
+        .map(|(node, what)| async move { (node, inspect(host, node, what).await) })
+        .buffer_unordered(AT_ONCE);
+    tokio::pin!(answers);
+    let until = Instant::now() + PATIENCE;
+    let mut out = Vec::new();
+    while let Ok(Some(answer)) = timeout_at(until, answers.next()).await {
+        out.push(answer);
     }
+    out
 }
 
 /// Why there was no answer, without saying whose.
@@ -269,7 +287,7 @@ pub(super) fn reason(error: CallError) -> String {
 }
 
 /// Asks another peer on behalf of the operator.
-pub(super) async fn inspect(
+async fn inspect(
     host: &Host,
     node: NodeId,
     what: inspect::What,
@@ -279,7 +297,7 @@ pub(super) async fn inspect(
     let answer = timeout(DEADLINE, host.call(node, ask, DEADLINE)).await;
     let answer = answer.map_err(|_| CallError::Deadline(node))??;
     match answer {
-        response::Kind::Inspect(wire::InspectReply { what: Some(what) }) => Ok(what),
+        response::Kind::Inspect(reply) => reply.what.ok_or(CallError::Malformed(node)),
         _ => Err(CallError::Malformed(node)),
     }
 }

@@ -1,46 +1,14 @@
-//! How this peer fares, by its own count: told to every peer that asks, on
-//! behalf of an operator there.
+//! How this peer fares, by its own count.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Weak};
 
-use canopy_core::keyspace::NodeId;
 use canopy_core::node::Load;
-use canopy_overlay::fabric::Answer;
-use canopy_overlay::peer::Handler;
 use canopy_proto::wire;
-use canopy_proto::wire::refusal::Code;
-use canopy_proto::wire::{inspect, inspect_reply, request, response};
 
-use super::{Host, Inner};
+use super::Host;
 use crate::service::{IndexStats, of_store};
 
-/// Answers the other peers for as long as the host is there.
-struct Inspector(Weak<Inner>);
-
-impl Handler for Inspector {
-    fn handle(&self, _: NodeId, request: request::Kind) -> Answer {
-        let Some(inner) = self.0.upgrade() else {
-            return Answer::refuse(Code::Unavailable, "this peer is closing");
-        };
-        let request::Kind::Inspect(wire::Inspect { what: Some(what) }) = request else {
-            return Answer::refuse(Code::Malformed, "this peer does not know what is asked");
-        };
-        let what = match what {
-            inspect::What::Figures(_) => inspect_reply::What::Figures(Host { inner }.figures()),
-        };
-        Answer::Now(response::Kind::Inspect(wire::InspectReply {
-            what: Some(what),
-        }))
-    }
-}
-
 impl Host {
-    pub(super) fn tell_figures(&self) {
-        let inspector = Inspector(Arc::downgrade(&self.inner));
-        self.peer().set_inspector(Box::new(inspector));
-    }
-
     /// Says where the control plane of this peer listens.
     pub(crate) fn announce_control(&self, addr: SocketAddr) {
         // There is one a peer, and it stays where it is.
@@ -75,6 +43,7 @@ impl Host {
             settling: stats.is_some_and(|stats| stats.settling),
             election: status.election.unwrap_or(0),
             failure: failure.map_or_else(String::new, |failure| of_store(&failure).message),
+            cordoned: status.cordoned,
             control: self
                 .inner
                 .control

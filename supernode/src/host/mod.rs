@@ -3,13 +3,15 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `figures` | how this peer fares, told to whoever asks for an operator |
+//! | `figures` | how this peer fares, by its own count |
+//! | `inspect` | what this peer tells others that ask for an operator |
 //! | `location` | where others find this peer, kept right in the index |
 //! | `plan` | settings in, every default filled in |
 //! | `tell` | what happens in the peer, as events |
 //! | `trouble` | what keeps the peer from the overlay, in words |
 
 mod figures;
+mod inspect;
 mod location;
 mod plan;
 mod tell;
@@ -20,8 +22,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use crate::data_dir::{DataDir, DataDirError};
 use crate::role::{RoleConfig, SuperNodeRole};
-use crate::service::{IndexStats, ServiceConfig};
+use crate::service::{HandOver, IndexStats, ServiceConfig};
 use canopy_core::keyspace::NodeId;
 use canopy_core::node as core;
 use canopy_core::placement::Placement;
@@ -31,9 +34,13 @@ use canopy_overlay::peer::{Peer, PeerConfig};
 use canopy_proto::wire;
 use tokio::sync::{broadcast, watch};
 
+#[cfg(feature = "api")]
+pub(crate) use inspect::MAX_OFFICERS;
 pub use plan::{Plan, Setup, StartError};
 
 use crate::event::{BACKLOG, Event};
+#[cfg(feature = "api")]
+use crate::event::{EventKind, unix_ms};
 use crate::metrics::{Metrics, Reading};
 use crate::settings::{Preset, Topology};
 use crate::status::{Criterion, Home, MAX_LISTED, Role, Status, SuperNode};
@@ -66,6 +73,8 @@ struct Inner {
     metrics: Metrics,
     /// Where the control plane listens, once it does.
     control: OnceLock<SocketAddr>,
+    /// Where a cordon is remembered over a restart.
+    data_dir: Option<Arc<DataDir>>,
 }
 
 impl Host {
@@ -134,11 +143,20 @@ impl Host {
             trouble,
             metrics,
             control: OnceLock::new(),
+            data_dir: plan.data_dir,
         };
         let host = Self {
             inner: Arc::new(inner),
         };
-        host.tell_figures();
+        host.answer_inspection();
+        if host
+            .inner
+            .data_dir
+            .as_ref()
+            .is_some_and(|dir| dir.cordoned())
+        {
+            host.peer().cordon(true);
+        }
         Ok((host, watched))
     }
 
@@ -189,6 +207,39 @@ impl Host {
         };
         self.inner.metrics.read(&reading);
         &self.inner.metrics
+    }
+
+    /// How far the last hand-over of this peer's records is; see
+    /// [`SuperNodeRole::hand_over`].
+    pub fn hand_over(&self) -> watch::Receiver<HandOver> {
+        self.inner.reach.role.hand_over()
+    }
+
+    /// The operator wants this peer to take on nothing new, no leaf and no
+    /// mandate, or again to; remembered over a restart where there is a data
+    /// directory.
+    ///
+    /// # Errors
+    /// It cannot be remembered; nothing was changed.
+    pub fn cordon(&self, on: bool) -> Result<(), DataDirError> {
+        if let Some(data_dir) = &self.inner.data_dir {
+            data_dir.set_cordoned(on)?;
+        }
+        self.peer().cordon(on);
+        Ok(())
+    }
+
+    /// Tells everybody who reads events what an operator did here.
+    #[cfg(feature = "api")]
+    pub(crate) fn operated(&self, action: &str, caller: &str) {
+        // Nobody may be reading.
+        let _ = self.inner.events.send(Event {
+            at_ms: unix_ms(),
+            kind: EventKind::Operated {
+                action: action.to_owned(),
+                caller: caller.to_owned(),
+            },
+        });
     }
 
     /// The operator designates this peer, for the first time or anew; checked

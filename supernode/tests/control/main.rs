@@ -3,5 +3,8 @@
 #![cfg(feature = "api")]
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
+mod act;
+mod explain;
 mod overlay;
 mod overview;
+mod watch;

@@ -141,9 +141,14 @@ pub(crate) async fn three(operator: &Identity) -> Vec<Manned> {
     manned
 }
 
+/// Who publishes what tests write.
+pub(crate) fn publisher() -> Identity {
+    Identity::from_secret([77; 32])
+}
+
 /// Writes `count` values through a host.
 pub(crate) async fn write(host: &Host, count: usize) {
-    let publisher = Identity::from_secret([77; 32]);
+    let publisher = publisher();
     let records = (0..count).map(|n| {
         let payload = Payload::Value(wire::Value {
             name: format!("value {n}"),

@@ -311,6 +311,19 @@ pub fn open(
     Ok(VerifiedMandate(examined))
 }
 
+/// What a mandate says, for people: that its ballots are signed by those whom they
+/// name is checked, and nothing else.
+///
+/// # Errors
+/// It cannot be read, or a ballot is not its voter's.
+pub fn read(signed: &wire::SignedMandate) -> Result<Mandate, MandateError> {
+    let size = signed.encoded_len();
+    match size > limits::MANDATE {
+        true => Err(MandateError::Size(size)),
+        false => Mandate::decode(signed),
+    }
+}
+
 /// Checks everything about a mandate but who signed it: what an auditor, or a
 /// member of an assembly, does before it signs.
 pub fn audit(

@@ -49,6 +49,8 @@ pub(super) struct State {
     /// Last measured score of our own, bits a second; 0: never measured.
     pub(super) measured_bps: u64,
     pub(super) backoff: Backoff,
+    /// How this peer met the criteria when it was elected last, and when.
+    pub(super) stood: Option<(u64, Verdict)>,
 }
 
 impl State {
@@ -66,6 +68,7 @@ impl State {
                 config.timing.election.backoff_first,
                 config.timing.election.backoff_longest,
             ),
+            stood: None,
         }
     }
 
@@ -148,7 +151,7 @@ impl Core {
             same_address: others().filter(|entry| same_addr(entry.addrs())).count(),
             same_prefix: others().filter(|entry| same_prefix(entry.addrs())).count(),
             super_node: self.host.is_some(),
-            cordoned: false,
+            cordoned: self.cordoned,
         };
         let criteria = CriteriaConfig {
             uplink_bps: self.config.floor_bps,

@@ -11,7 +11,7 @@ use super::{Core, Event, Load, Output, Role};
 use crate::contact::Contact;
 use crate::election::jury::Standings;
 use crate::election::law::Hysteresis;
-use crate::election::mandate::Mandate;
+use crate::election::mandate::{Basis, Mandate};
 use crate::election::release::Release;
 use crate::keyspace::NodeId;
 use crate::swim::Swim;
@@ -66,6 +66,10 @@ impl Core {
     /// Our own mandate came in.
     pub(super) fn mandated(&mut self, now: Now, mandate: &Mandate) {
         self.candidacy.measured_bps = mandate.capacity_bps;
+        let measured = matches!(mandate.basis, Basis::Elected | Basis::Founded);
+        if measured && self.host.is_none() {
+            self.candidacy.stood = Some((now.unix_ms, self.verdict(now)));
+        }
         if mandate.deputy {
             // Elections that cross may name one both ways: the later term holds.
             match self.role {
@@ -171,7 +175,8 @@ impl Core {
             })
         };
         let known = host.leaves.contains_key(&from);
-        if !known && host.leaves.len() >= self.config.max_leaves {
+        let full = self.cordoned || host.leaves.len() >= self.config.max_leaves;
+        if !known && full {
             return self.redirect(from);
         }
         if attach.probe {

@@ -59,6 +59,8 @@ pub enum Input {
     StepDown,
     /// The operator designates this peer, for the first time or anew.
     Designated(wire::SignedMandate),
+    /// The operator wants this peer to take on nothing new, or again to.
+    Cordon(bool),
 }
 
 /// What a juror measured, both directions at the same time.
@@ -290,6 +292,8 @@ pub struct Status {
     pub term: u64,
     /// Term of the election that this peer runs now.
     pub election: Option<u64>,
+    /// The operator wants this peer to take on nothing new.
+    pub cordoned: bool,
 }
 
 /// A super-node in a [`Status`].

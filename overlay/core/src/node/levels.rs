@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use canopy_proto::wire::{self, core_message::Kind};
 
+use super::annals::RaceRecord;
 use super::race::{Elector, Phase, Raced, Sitting};
 use super::{Core, Event};
 use crate::election::ballot::VerifiedBallot;
@@ -303,6 +304,9 @@ impl Core {
                 0
             };
             let candidate = run.candidate.node_id;
+            let floor_bps = self.config.floor_bps;
+            let race = RaceRecord::of(candidate, run.claim_bps, floor_bps, &outcome);
+            self.annals.raced(term, race);
             let raced = Raced {
                 candidate: run.candidate,
                 claim_bps: run.claim_bps,

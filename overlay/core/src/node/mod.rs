@@ -13,6 +13,7 @@
 //! | `roster` | taking in mandates, contacts and releases |
 //! | `sync` | passing them on |
 //! | `host` | leaves attached to this super-node |
+//! | `annals` | what is remembered of elections, for operators |
 //! | `lanes` | who may run which election |
 //! | `returning` | when the returning officer opens an election |
 //! | `running`, `papers` | elections: the races, and the mandates that follow |
@@ -21,6 +22,7 @@
 //! | `audit` | what is checked before another's paper is signed |
 //! | `merge` | meeting another assembly's super-nodes |
 
+mod annals;
 mod assembly;
 mod audit;
 mod candidacy;
@@ -52,6 +54,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use crate::contact::Contact;
+use crate::election::criteria::Verdict;
 use crate::identity::Identity;
 use crate::keyspace::NodeId;
 use crate::placement::Placement;
@@ -59,6 +62,7 @@ use crate::roster::Roster;
 use crate::swim::{self, Swim};
 use crate::time::{Now, Time};
 
+pub use annals::{ElectionRecord, RaceRecord};
 pub use config::{Config, Stand};
 pub use io::{Event, Input, Load, Measured, Output, Role, Status, SuperNodeStatus};
 pub use sync::Saved;
@@ -97,11 +101,14 @@ pub struct Core {
     placement: Placement,
     role: Role,
     candidacy: candidacy::State,
+    /// The operator wants this peer to take on nothing new.
+    cordoned: bool,
     homes: homes::State,
     muster: Option<Box<assembly::State>>,
     jury: jury::State,
     host: Option<Box<host::State>>,
     election: Option<Box<running::Election>>,
+    annals: annals::Annals,
     merge: merge::State,
     /// Founding assemblies whose mandates this peer accepts.
     assemblies: Vec<Vec<NodeId>>,
@@ -135,11 +142,13 @@ impl Core {
             roster: Roster::new(identity.node_id()),
             placement: Placement::empty(),
             role: Role::Leaf,
+            cordoned: false,
             homes: homes::State::default(),
             muster: None,
             jury: jury::State::new(now.at, config.uplink_bps),
             host: None,
             election: None,
+            annals: annals::Annals::default(),
             merge: merge::State::default(),
             assemblies: Vec::new(),
             bootstrapping: None,
@@ -183,6 +192,23 @@ impl Core {
     /// Who holds which mandate, as far as this peer knows.
     pub fn roster(&self) -> &Roster {
         &self.roster
+    }
+
+    /// The last elections that this peer ran, oldest first; the last of them may
+    /// be under way.
+    pub fn elections(&self) -> &[ElectionRecord] {
+        self.annals.all()
+    }
+
+    /// The term of the election that this peer runs now.
+    pub fn election(&self) -> Option<u64> {
+        self.election.as_ref().map(|election| election.term)
+    }
+
+    /// Every criterion as this peer met it when it was elected last, and when
+    /// that was, milliseconds since 1970; `None`: it never was since its start.
+    pub fn stood(&self) -> Option<&(u64, Verdict)> {
+        self.candidacy.stood.as_ref()
     }
 
     /// The next thing to do outside, in order.
@@ -268,6 +294,10 @@ impl Core {
             Input::HandedOver => self.handed_over(now),
             Input::StepDown => self.step_down(now, "asked to step down"),
             Input::Designated(mandate) => self.designated(now, mandate),
+            Input::Cordon(on) => {
+                self.cordoned = on;
+                self.timers.at_latest(Timer::Candidacy, now.at);
+            }
         }
         self.hear_oneself(now);
     }
@@ -445,7 +475,8 @@ impl Core {
             leaves: self.host.as_ref().map_or(0, |host| host.leaves.len()),
             assembly: self.muster.as_ref().map_or(0, |muster| muster.len()),
             term: self.roster.max_term(),
-            election: self.election.as_ref().map(|election| election.term),
+            election: self.election(),
+            cordoned: self.cordoned,
         }
     }
 }

@@ -137,7 +137,7 @@ impl Core {
             return;
         };
         if election.papers.is_empty() {
-            return self.close_election();
+            return self.close_election(now);
         }
         election.drawn_up = true;
         let patience = self.config.timing.election.reply_timeout * 4;
@@ -216,6 +216,8 @@ impl Core {
                 reply.refusal.chars().take(200).collect::<String>()
             );
             let candidate = Some(paper.candidate);
+            let (term, refused) = (election.term, paper.candidate);
+            self.annals.refused(term, from, refused, &reason);
             return self.event(Event::MandateRefused { candidate, reason });
         };
         let signed_before = paper
@@ -265,7 +267,7 @@ impl Core {
             .as_ref()
             .is_some_and(|e| e.papers.iter().all(|paper| paper.done));
         if done {
-            self.close_election();
+            self.close_election(now);
         }
     }
 

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use super::annals::ElectionRecord;
 use super::papers::Paper;
 use super::race::{Raced, Run};
 use super::timers::Timer;
@@ -158,6 +159,24 @@ impl Core {
             .take(places.min(MAX_RACES))
             .map(|entrant| entrant.contact.node_id)
             .collect();
+        let activated = match &election.runner {
+            Runner::Chair { .. } => Vec::new(),
+            Runner::Officer { activate, .. } => activate.clone(),
+        };
+        let standing = election.queue.iter();
+        self.annals.open(ElectionRecord {
+            term,
+            founding: election.founding(),
+            reason: reason.clone(),
+            opened_ms: now.unix_ms,
+            closed_ms: None,
+            places,
+            candidates: standing.map(|entrant| entrant.contact.node_id).collect(),
+            activated,
+            races: Vec::new(),
+            elected: Vec::new(),
+            refusals: Vec::new(),
+        });
         self.event(Event::ElectionOpened {
             term,
             wanted: places,
@@ -196,13 +215,13 @@ impl Core {
         };
         if election.drawn_up {
             self.issue(now, true);
-            return self.close_election();
+            return self.close_election(now);
         }
         if let Some(needed) = election.signers_needed()
             && !self.found_on(now, needed)
         {
             // Most of the assembly follows another chair.
-            return self.close_election();
+            return self.close_election(now);
         }
         while let Some(election) = &mut self.election
             && election.runs.len() < election.at_once
@@ -317,10 +336,12 @@ impl Core {
         self.file(now, vec![Paper::release(&release)]);
     }
 
-    pub(super) fn close_election(&mut self) {
+    pub(super) fn close_election(&mut self, now: Now) {
         if let Some(election) = self.election.take() {
             self.timers.clear(Timer::Election);
             let founding = election.founding();
+            self.annals
+                .close(election.term, now.unix_ms, &election.elected);
             self.event(Event::ElectionClosed {
                 term: election.term,
                 elected: election.elected,

@@ -3,20 +3,28 @@
 //! | file | what it does |
 //! |---|---|
 //! | `client` | finds the control plane and connects to it |
-//! | `show` | answers as people read them |
+//! | `show`, `tell` | answers as people read them |
 
 mod client;
 mod show;
+mod tell;
 
 use std::process::ExitCode;
 
 use canopy_proto::control as pb;
+use pb::explain_election_request::Which;
+use pb::locate_request::What;
+use pb::watch_events_reply::What as Happened;
 use serde::Serialize;
 use tonic::Status;
 
-use super::args::{AskArgs, MembersArgs, Sort};
+use super::args::{
+    ActArgs, AskArgs, DrainArgs, ElectionsArgs, EventsArgs, ExplainArgs, LocateArgs, MembersArgs,
+    Sort,
+};
 use super::failure::Failure;
-use super::output::{note, print, print_json};
+use super::output::{note, print, print_json, write_to};
+use super::program::interrupted;
 
 /// Super-nodes asked for in one call.
 const PAGE: u32 = 500;
@@ -79,6 +87,147 @@ pub(super) async fn members(args: MembersArgs) -> Result<ExitCode, Failure> {
         ));
     }
     shown
+}
+
+/// `supernode elections`.
+pub(super) async fn elections(args: ElectionsArgs) -> Result<ExitCode, Failure> {
+    let mut client = client::connect(&args.ask).await?;
+    let request = pb::ListElectionsRequest { limit: args.limit };
+    let reply = client.list_elections(request).await;
+    let listed = reply.map_err(failed)?.into_inner();
+    if args.ask.json {
+        return print_json(&json(&listed)?);
+    }
+    print(&tell::elections(&listed))
+}
+
+/// `supernode explain`.
+pub(super) async fn explain(args: ExplainArgs) -> Result<ExitCode, Failure> {
+    let mut client = client::connect(&args.ask).await?;
+    let which = match args.which.parse() {
+        Ok(term) => Which::Term(term),
+        Err(_) => Which::NodeId(args.which),
+    };
+    let request = pb::ExplainElectionRequest { which: Some(which) };
+    let reply = client.explain_election(request).await;
+    let explained = reply.map_err(failed)?.into_inner();
+    if args.ask.json {
+        return print_json(&json(&explained)?);
+    }
+    print(&tell::explained(&explained, args.ballots))
+}
+
+/// `supernode locate`.
+pub(super) async fn locate(args: LocateArgs) -> Result<ExitCode, Failure> {
+    let mut client = client::connect(&args.ask).await?;
+    let of = args.what;
+    let value = of.value.and_then(|parts| {
+        let [publisher, name] = <[String; 2]>::try_from(parts).ok()?;
+        Some(pb::ValueName { publisher, name })
+    });
+    let what = (of.key.map(What::Key))
+        .or(value.map(What::Value))
+        .or(of.content.map(What::Content))
+        .or(of.provider.map(What::Provider))
+        .or(of.term.map(What::Term))
+        .or(of.node.map(What::NodeId));
+    let reply = client.locate(pb::LocateRequest { what }).await;
+    let located = reply.map_err(failed)?.into_inner();
+    if args.ask.json {
+        return print_json(&json(&located)?);
+    }
+    print(&tell::located(&located))
+}
+
+/// `supernode events`.
+pub(super) async fn events(args: EventsArgs) -> Result<ExitCode, Failure> {
+    let mut client = client::connect(&args.ask).await?;
+    let request = pb::WatchEventsRequest {
+        log: 0,
+        revision: args.after,
+        history_only: !args.follow,
+    };
+    let reply = client.watch_events(request).await;
+    let mut stream = reply.map_err(failed)?.into_inner();
+    let stopped = interrupted()?;
+    tokio::pin!(stopped);
+    loop {
+        let next = tokio::select! {
+            () = &mut stopped => return Ok(ExitCode::SUCCESS),
+            next = stream.message() => next.map_err(failed)?,
+        };
+        let Some(reply) = next else {
+            return Ok(ExitCode::SUCCESS);
+        };
+        match reply.what {
+            Some(Happened::Event(event)) => {
+                let line = tell::event(&event, args.ask.json);
+                write_to(anstream::stdout().lock(), line.as_bytes())?;
+            }
+            Some(Happened::History(history)) if history.gone => note(&format!(
+                "what came before revision {} is gone",
+                history.oldest
+            )),
+            _ => {}
+        }
+    }
+}
+
+/// `supernode cordon` and `supernode uncordon`.
+pub(super) async fn cordon(args: ActArgs, on: bool) -> Result<ExitCode, Failure> {
+    let mut client = client::connect(&args.ask).await?;
+    let request = pb::CordonRequest {
+        node_id: args.node.unwrap_or_default(),
+        dry_run: args.dry_run,
+        caller: caller(),
+    };
+    let reply = match on {
+        true => client.cordon(request).await,
+        false => client.uncordon(request).await,
+    };
+    let reply = reply.map_err(failed)?.into_inner();
+    if args.ask.json {
+        return print_json(&json(&reply)?);
+    }
+    print(&tell::cordoned(&reply, on, args.dry_run))
+}
+
+/// `supernode drain`.
+pub(super) async fn drain(args: DrainArgs) -> Result<ExitCode, Failure> {
+    let DrainArgs { act, force } = args;
+    let mut client = client::connect(&act.ask).await?;
+    let request = pb::DrainRequest {
+        node_id: act.node.unwrap_or_default(),
+        dry_run: act.dry_run,
+        caller: caller(),
+        force,
+    };
+    let reply = client.drain(request).await;
+    let mut stream = reply.map_err(failed)?.into_inner();
+    let mut done = false;
+    while let Some(progress) = stream.message().await.map_err(failed)? {
+        done = progress.phase != "draining";
+        match act.ask.json {
+            true => print_json(&json(&progress)?)?,
+            false => print(&tell::draining(&progress))?,
+        };
+    }
+    match done {
+        true => Ok(ExitCode::SUCCESS),
+        false => Err(Failure::unreachable(
+            "the host closed before it was drained; what it holds stays on its disk",
+        )),
+    }
+}
+
+/// Whom the host names in its events.
+fn caller() -> String {
+    let user = std::env::var("USER").unwrap_or_default();
+    let user: String = user.chars().filter(|c| !c.is_control()).take(16).collect();
+    match user.is_empty() {
+        true => "supernode".to_owned(),
+        false => user,
+    }
 }
 
 impl Sort {

@@ -35,20 +35,22 @@ fn number(of: f64) -> String {
     }
 }
 
-fn rate(bps: f64) -> String {
+pub(super) fn rate(bps: f64) -> String {
     Bandwidth(bps.clamp(0.0, 1e15) as u64).to_string()
 }
 
-struct Page(String);
+/// Lines and tables, one below the other.
+#[derive(Default)]
+pub(super) struct Page(pub(super) String);
 
 impl Page {
-    fn line(&mut self, name: &str, value: &str) {
+    pub(super) fn line(&mut self, name: &str, value: &str) {
         let value = cut(value, WIDTH - 13);
         // Writing to a string cannot fail.
         let _ = writeln!(self.0, "{BOLD}{name:<12}{BOLD:#} {value}");
     }
 
-    fn table(&mut self, columns: &[Column], rows: &[Vec<String>]) {
+    pub(super) fn table(&mut self, columns: &[Column], rows: &[Vec<String>]) {
         if !rows.is_empty() {
             self.0.push('\n');
             self.0.push_str(&render(columns, rows));
@@ -179,7 +181,7 @@ fn domains(page: &mut Page, of: &pb::GetOverviewReply) {
     }
 }
 
-fn freshness(page: &mut Page, of: Option<&pb::Freshness>) {
+pub(super) fn freshness(page: &mut Page, of: Option<&pb::Freshness>) {
     let Some(of) = of else { return };
     page.0.push('\n');
     let style = if of.reached == of.of { GOOD } else { BAD };
@@ -257,7 +259,8 @@ pub(super) fn super_node(reply: &pb::GetSuperNodeReply) -> String {
     };
     page.line("figures", &format!("{} ms old", of.figures_age_ms));
     page.line("version", &figures.version);
-    page.line("role", &figures.role);
+    let cordoned = if figures.cordoned { ", cordoned" } else { "" };
+    page.line("role", &format!("{}{cordoned}", figures.role));
     page.line("up", &duration(Duration::from_millis(figures.uptime_ms)));
     page.line(
         "homes",
@@ -345,6 +348,7 @@ mod tests {
             election: 0,
             failure: String::new(),
             control: "127.0.0.1:4481".into(),
+            cordoned: false,
         }
     }
 
