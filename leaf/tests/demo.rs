@@ -26,12 +26,17 @@ async fn a_small_demo_loses_nothing_when_a_super_node_dies() {
         json: true,
         seed: Some(3),
         topology: Topology::Elected,
+        stay: false,
     };
-    let demo = run(args, Show::nowhere());
+    let mut told = None;
+    let demo = run(args, Show::nowhere(), |summary| {
+        told = Some(summary.clone())
+    });
     let limit = Duration::from_secs(180);
     let summary = tokio::time::timeout(limit, demo).await;
     let summary = summary.expect("in time").expect("it runs");
 
+    assert_eq!(told.map(|told| told.seed), Some(3));
     assert_eq!(summary.lost, Vec::<String>::new());
     assert_eq!((summary.items_published, summary.items_found), (3, 3));
     assert_eq!((summary.requests_failed, summary.killed), (0, 1));

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use super::commands::print;
 use super::failure::Failure;
-use crate::demo::{self, DemoArgs, DemoError, Show};
+use crate::demo::{self, DemoArgs, DemoError, Show, Summary};
 
 pub(super) async fn demo(args: DemoArgs) -> Result<ExitCode, Failure> {
     let show = match args.json {
@@ -12,13 +12,14 @@ pub(super) async fn demo(args: DemoArgs) -> Result<ExitCode, Failure> {
         false => Show::stdout(),
     };
     let json = args.json;
-    let summary = demo::run(args, show).await?;
-    if json {
-        // One line, and the last one.
-        let text = serde_json::to_string(&summary)
-            .map_err(|error| Failure::local(format!("the summary cannot be written: {error}")))?;
-        print(&format!("{text}\n"))?;
-    }
+    let mut printed = Ok(ExitCode::SUCCESS);
+    let summary = demo::run(args, show, |summary| {
+        if json {
+            printed = print_summary(summary);
+        }
+    })
+    .await?;
+    printed?;
     match summary.is_whole() {
         true => Ok(ExitCode::SUCCESS),
         false => Err(Failure::nothing(format!(
@@ -28,14 +29,22 @@ pub(super) async fn demo(args: DemoArgs) -> Result<ExitCode, Failure> {
     }
 }
 
+/// One line, and the last one.
+fn print_summary(summary: &Summary) -> Result<ExitCode, Failure> {
+    let text = serde_json::to_string(summary)
+        .map_err(|error| Failure::local(format!("the summary cannot be written: {error}")))?;
+    print(&format!("{text}\n"))
+}
+
 impl From<DemoError> for Failure {
     fn from(error: DemoError) -> Self {
         match error {
             DemoError::Scan(_) | DemoError::Empty(_) => Self::usage(error.to_string()),
             DemoError::NoElection(_) => Self::unreachable(error.to_string()),
-            DemoError::Home(_) | DemoError::Start { .. } | DemoError::Interrupted => {
-                Self::local(error.to_string())
-            }
+            DemoError::Home(_)
+            | DemoError::Start { .. }
+            | DemoError::Control(_)
+            | DemoError::Interrupted => Self::local(error.to_string()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The peers of the demo: started, killed and closed. Each has an endpoint, a
 //! data directory and a line of its own; none is told who is super-node.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,9 +11,11 @@ use canopy_core::keyspace::{Key, NodeId};
 use canopy_core::placement::Placement;
 use canopy_overlay::calls::Calls;
 use canopy_proto::wire::SignedMandate;
+use canopy_supernode::control::{Control, ControlError};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 
 use super::DemoError;
 use super::draw::{Draw, ranks};
@@ -38,6 +41,9 @@ pub(super) struct Mate {
     pub(super) rank: usize,
     /// All its events from its start on, for one listener.
     pub(super) events: Mutex<Option<Events>>,
+    /// Where its control plane listens.
+    pub(super) control: SocketAddr,
+    attended: JoinHandle<()>,
     killed: AtomicBool,
 }
 
@@ -72,6 +78,7 @@ impl Mate {
     /// A power cut.
     pub(super) fn kill(&self) {
         self.killed.store(true, Ordering::Relaxed);
+        self.attended.abort();
         self.leaf.node().abort();
     }
 }
@@ -137,8 +144,18 @@ impl Fleet {
                     return Err(DemoError::Start { index, error });
                 }
             };
+            let (control, attended) = match attend(&leaf).await {
+                Ok(attended) => attended,
+                Err(error) => {
+                    leaf.close().await;
+                    fleet.close().await;
+                    return Err(error.into());
+                }
+            };
             let mate = Mate {
                 index,
+                control,
+                attended,
                 uplink: uplinks[index],
                 rank: ranks[index],
                 events: Mutex::new(Some(leaf.events())),
@@ -175,8 +192,23 @@ impl Fleet {
 
     /// Everybody leaves, all at once: nobody is left to hand over to.
     pub(super) async fn close(&self) {
+        for mate in self.alive() {
+            mate.attended.abort();
+        }
         join_all(self.alive().map(|mate| mate.leaf.close())).await;
     }
+}
+
+/// Opens a control plane to a peer, until it is aborted.
+async fn attend(leaf: &Leaf) -> Result<(SocketAddr, JoinHandle<()>), ControlError> {
+    let control = Control::bind(([127, 0, 0, 1], 0).into()).await?;
+    let (addr, host) = (control.addr(), leaf.node().clone());
+    let attended = tokio::spawn(async move {
+        if let Err(error) = control.serve(host, std::future::pending()).await {
+            tracing::warn!(%error, "demo.control: it ended");
+        }
+    });
+    Ok((addr, attended))
 }
 
 fn strongest(uplinks: &[Bandwidth]) -> Vec<usize> {

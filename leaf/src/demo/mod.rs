@@ -34,6 +34,7 @@ mod watch;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use canopy_supernode::control::ControlError;
 use clap::Args;
 
 use crate::builder::StartError;
@@ -69,6 +70,9 @@ pub struct DemoArgs {
     /// Who serves
     #[arg(long, value_enum, default_value_t = Topology::Elected)]
     pub topology: Topology,
+    /// Leave the peers up after the summary, until interrupted
+    #[arg(long)]
+    pub stay: bool,
 }
 
 /// Why a demo did not come to its end.
@@ -87,6 +91,9 @@ pub enum DemoError {
         /// Why.
         error: StartError,
     },
+    /// The control plane of a peer cannot be opened.
+    #[error("{0}")]
+    Control(#[from] ControlError),
     /// The folder cannot be read.
     #[error("{0}")]
     Scan(#[from] ScanError),

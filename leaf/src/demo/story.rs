@@ -34,9 +34,14 @@ const REFRESH: Duration = Duration::from_millis(200);
 /// Losses told one by one.
 const TOLD: usize = 10;
 
-/// Runs the demo. What it shows goes to `show`; what it came to is returned,
-/// losses included. An interrupt (Ctrl-C) closes all peers and ends it.
-pub async fn run(args: DemoArgs, show: Show) -> Result<Summary, DemoError> {
+/// Runs the demo. What it shows goes to `show`; what it came to is told, and
+/// returned at the end, losses included. An interrupt (Ctrl-C) closes all peers
+/// and ends it.
+pub async fn run(
+    args: DemoArgs,
+    show: Show,
+    tell: impl FnOnce(&Summary),
+) -> Result<Summary, DemoError> {
     let show = Arc::new(show);
     let seed = args
         .seed
@@ -56,10 +61,11 @@ pub async fn run(args: DemoArgs, show: Show) -> Result<Summary, DemoError> {
         fleet = fleet => Arc::new(fleet?),
         _ = tokio::signal::ctrl_c() => return Err(DemoError::Interrupted),
     };
+    let stay = args.stay;
     let story = Story {
         watch: Watch::over(&fleet, &show),
         fleet: fleet.clone(),
-        show,
+        show: show.clone(),
         draw,
         args,
         capacity: BTreeMap::new(),
@@ -68,6 +74,14 @@ pub async fn run(args: DemoArgs, show: Show) -> Result<Summary, DemoError> {
         outcome = story.tell(files) => outcome,
         _ = tokio::signal::ctrl_c() => Err(DemoError::Interrupted),
     };
+    if let Ok(summary) = &outcome {
+        tell(summary);
+        if stay {
+            show.line("the peers stay up until interrupted (Ctrl-C)");
+            // An error says that interrupts cannot be caught: then it ends now.
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
     fleet.close().await;
     outcome
 }
@@ -183,6 +197,12 @@ impl Story {
             at(1),
             at(3)
         ));
+        if let Some(mate) = self.fleet.mates.first() {
+            self.show.line(format!(
+                "  each has a control plane; ask one for all: supernode status --control {}",
+                mate.control
+            ));
+        }
         self.show.title("They meet, measure each other, and elect");
     }
 
