@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::service::Routes;
-use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Server, ServerTlsConfig};
 use tonic_health::ServingStatus;
 
 /// Requests under way on one connection.
@@ -63,6 +63,8 @@ pub struct Api {
     pub descriptors: Vec<&'static [u8]>,
     /// Turns true when the API closes: streams must end then.
     pub close: watch::Sender<bool>,
+    /// Encrypts, and shows who serves; `None`: plain text.
+    pub tls: Option<ServerTlsConfig>,
 }
 
 impl Api {
@@ -99,7 +101,11 @@ impl Api {
             .add_service(reflection)
             .add_service(reflection_alpha);
         let mut stop = self.close.subscribe();
-        let serve = Server::builder()
+        let mut server = Server::builder();
+        if let Some(tls) = self.tls.clone() {
+            server = server.tls_config(tls)?;
+        }
+        let serve = server
             .max_concurrent_streams(MAX_STREAMS)
             .add_routes(routes)
             .serve_with_incoming_shutdown(TcpIncoming::from(port.listener), async move {

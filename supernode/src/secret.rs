@@ -97,8 +97,13 @@ pub(crate) fn parse(text: &str) -> Option<Identity> {
 /// Reads a text file that ought to be short; one that is not, or is no text,
 /// is [`io::ErrorKind::InvalidData`].
 pub(crate) fn read_small(path: &Path) -> io::Result<String> {
-    let bytes = read_bounded(path, MAX_FILE)?;
-    if bytes.len() as u64 > MAX_FILE {
+    read_text(path, MAX_FILE)
+}
+
+/// The same of up to `most` bytes.
+pub(crate) fn read_text(path: &Path, most: u64) -> io::Result<String> {
+    let bytes = read_bounded(path, most)?;
+    if bytes.len() as u64 > most {
         return Err(io::ErrorKind::InvalidData.into());
     }
     String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into())

@@ -84,6 +84,7 @@ impl Api {
             names: vec![SERVICE_NAME],
             descriptors: vec![DESCRIPTOR],
             close,
+            tls: None,
         };
         Ok(api.serve(self.port, closing).await?)
     }

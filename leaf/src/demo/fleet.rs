@@ -11,7 +11,7 @@ use canopy_core::keyspace::{Key, NodeId};
 use canopy_core::placement::Placement;
 use canopy_overlay::calls::Calls;
 use canopy_proto::wire::SignedMandate;
-use canopy_supernode::control::{Control, ControlError};
+use canopy_supernode::control::{Control, ControlConfig, ControlError};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -201,7 +201,7 @@ impl Fleet {
 
 /// Opens a control plane to a peer, until it is aborted.
 async fn attend(leaf: &Leaf) -> Result<(SocketAddr, JoinHandle<()>), ControlError> {
-    let control = Control::bind(([127, 0, 0, 1], 0).into()).await?;
+    let control = Control::bind(ControlConfig::default()).await?;
     let (addr, host) = (control.addr(), leaf.node().clone());
     let attended = tokio::spawn(async move {
         if let Err(error) = control.serve(host, std::future::pending()).await {

@@ -104,6 +104,24 @@ pub(super) struct RunArgs {
         hide_env_values = true
     )]
     pub(super) control: Option<SocketAddr>,
+    /// Certificate chain and private key (PEM) of the control plane; needed to
+    /// open it to other machines
+    #[arg(
+        long,
+        env = "CANOPY_CONTROL_TLS",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub(super) control_tls: Option<PathBuf>,
+    /// Who may call the control plane: lines of `NAME view|operate TOKEN`; needed
+    /// to open it to other machines
+    #[arg(
+        long,
+        env = "CANOPY_CONTROL_ACCESS",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub(super) control_access: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -112,14 +130,31 @@ pub(super) struct RunArgs {
 /// Whom a command asks, and how it prints the answer.
 #[derive(Args, Debug)]
 pub(super) struct AskArgs {
-    /// The control plane to ask [default: that of the host that runs here]
+    /// The control plane to ask, HOST:PORT [default: that of the host that runs
+    /// here]
     #[arg(
         long,
         env = "CANOPY_CONTROL",
         value_name = "ADDR",
         hide_env_values = true
     )]
-    pub(super) control: Option<SocketAddr>,
+    pub(super) control: Option<String>,
+    /// Ask over TLS; certificates (PEM) that vouch for the control plane's
+    #[arg(
+        long,
+        env = "CANOPY_CONTROL_CA",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub(super) ca: Option<PathBuf>,
+    /// File with the token to show
+    #[arg(
+        long,
+        env = "CANOPY_CONTROL_TOKEN_FILE",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub(super) token_file: Option<PathBuf>,
     /// Data directory of the host to ask
     #[arg(
         long,

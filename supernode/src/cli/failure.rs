@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use tonic::Code;
 
-use crate::control::ControlError;
+use crate::control::{AccessError, ControlError};
 use crate::data_dir::DataDirError;
 use crate::host::StartError;
 use crate::http::HttpError;
@@ -105,8 +105,10 @@ impl From<StartError> for Failure {
 impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Self {
         match error {
-            ControlError::NotLoopback(_) => Self::usage(error.to_string()),
-            ControlError::Bind { .. } | ControlError::Serve(_) => Self::local(error.to_string()),
+            ControlError::Open(_) | ControlError::Access(AccessError::Line { .. }) => {
+                Self::usage(error.to_string())
+            }
+            _ => Self::local(error.to_string()),
         }
     }
 }

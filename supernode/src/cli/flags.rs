@@ -117,6 +117,8 @@ impl PeerFlags {
             api: None,
             http: None,
             control: None,
+            control_tls: None,
+            control_access: None,
             preset: self.preset,
             network: self.network.clone(),
             topology: self.topology,

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::office::Office;
 use super::output::{note, print_event, print_line};
 use super::program::interrupted;
-use crate::control::Control;
+use crate::control::{Control, ControlConfig};
 use crate::data_dir::DataDir;
 use crate::event::{Event, EventKind, Events, unix_ms};
 use crate::host::{Host, Plan, Setup};
@@ -37,8 +37,15 @@ pub(super) async fn run(args: Box<RunArgs>) -> Result<ExitCode, Failure> {
         None => None,
     };
     settle(&mut settings, key.as_ref())?;
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let control = args.control.or(settings.control).unwrap_or(any);
+    let usual = ControlConfig::default();
+    let control = ControlConfig {
+        listen: args.control.or(settings.control).unwrap_or(usual.listen),
+        tls: args.control_tls.clone().or(settings.control_tls.take()),
+        access: args
+            .control_access
+            .clone()
+            .or(settings.control_access.take()),
+    };
     let control = Control::bind(control).await?;
     let data_dir = match settings.data_dir.take() {
         Some(path) => DataDir::open(&path)?,
@@ -150,9 +157,10 @@ impl Run {
                 event = events.next() => match event {
                     Some(event) => {
                         print_event(&mut out, &event, self.as_json);
+                        let again = matches!(&event.kind, EventKind::Operated { action, .. } if action == "uncordon");
                         // Drained hosts hold a designation that is void.
-                        if matches!(&event.kind, EventKind::Operated { action, .. } if action == "uncordon") {
-                            self.resume(&mut out)?;
+                        if again && let Err(failure) = self.resume(&mut out) {
+                            self.warn(&failure.message, &mut out);
                         }
                     }
                     // The peer closed by itself.

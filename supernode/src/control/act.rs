@@ -24,14 +24,15 @@ const TOLD: Duration = Duration::from_millis(250);
 pub(super) fn cordon(
     host: &Host,
     request: pb::CordonRequest,
+    caller: &str,
     on: bool,
 ) -> Result<pb::CordonReply, Status> {
     meant(host, &request.node_id)?;
-    let caller = caller(request.caller)?;
+    let caller = named(caller)?;
     let changed = host.figures().cordoned != on;
     if !request.dry_run {
         set_cordon(host, on)?;
-        host.operated(if on { "cordon" } else { "uncordon" }, &caller);
+        host.operated(if on { "cordon" } else { "uncordon" }, caller);
     }
     let serves = host.role() == Role::SuperNode;
     let note = match (on, serves) {
@@ -65,14 +66,14 @@ fn meant(host: &Host, node_id: &str) -> Result<(), Status> {
     )))
 }
 
-fn caller(name: String) -> Result<String, Status> {
-    let plain = name.len() <= MAX_CALLER && !name.chars().any(char::is_control);
-    match (plain, name.is_empty()) {
+fn named(caller: &str) -> Result<&str, Status> {
+    let plain = caller.len() <= MAX_CALLER && !caller.chars().any(char::is_control);
+    match (plain, caller.is_empty()) {
         (false, _) => Err(Status::invalid_argument(format!(
             "caller: give a name of up to {MAX_CALLER} bytes, without control characters"
         ))),
-        (true, true) => Ok("somebody on this machine".to_owned()),
-        (true, false) => Ok(name),
+        (true, true) => Ok("somebody on this machine"),
+        (true, false) => Ok(caller),
     }
 }
 
@@ -80,9 +81,10 @@ fn caller(name: String) -> Result<String, Status> {
 pub(super) fn drain(
     host: &Host,
     request: pb::DrainRequest,
+    caller: &str,
 ) -> Result<Stream<pb::DrainProgress>, Status> {
     meant(host, &request.node_id)?;
-    let caller = caller(request.caller)?;
+    let caller = named(caller)?;
     let serves = host.role() == Role::SuperNode;
     let others = others(host) as usize;
     if serves && others == 0 {
@@ -107,7 +109,7 @@ pub(super) fn drain(
         return Ok(Box::pin(stream::iter([Ok(planned)])));
     }
     set_cordon(host, true)?;
-    host.operated("drain", &caller);
+    host.operated("drain", caller);
     // Who retires already goes on with that.
     host.peer().step_down();
     let drain = Drain {

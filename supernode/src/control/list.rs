@@ -17,8 +17,11 @@ const USUAL_PAGE: u32 = 100;
 /// Most entries of a page.
 pub(super) const MAX_PAGE: u32 = 1000;
 
+/// What an entry is ordered by; `None`: it is not known.
+type ValueOf = fn(&Seen) -> Option<Value>;
+
 /// What to order by, in the words of the API.
-const ORDERS: [(&str, fn(&Seen) -> Option<Value>); 10] = [
+const ORDERS: [(&str, ValueOf); 10] = [
     ("node_id", |_| Some(Value::Number(0))),
     ("capacity", |seen| number(seen.member.capacity_bps)),
     ("utilisation", |seen| number(utilisation(seen)?)),
@@ -78,7 +81,7 @@ impl Place {
 /// The order of a list, and where it goes on.
 struct Order {
     name: &'static str,
-    value: fn(&Seen) -> Option<Value>,
+    value: ValueOf,
     descending: bool,
 }
 
@@ -284,7 +287,7 @@ mod tests {
                 basis: Basis::Elected,
                 capacity_bps: u64::from(n / 2),
                 seats: 16,
-                domain: Arc::from(if n % 2 == 0 { "even/a" } else { "odd" }),
+                domain: Arc::from(if n.is_multiple_of(2) { "even/a" } else { "odd" }),
                 term: 1,
                 issued_ms: 0,
                 expires_ms: 0,

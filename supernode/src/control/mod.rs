@@ -10,6 +10,7 @@
 //! | `balance` | how evenly work is spread, and what a loss would mean |
 //! | `list` | filter, order, pages |
 //! | `overview` | the overlay in one page |
+//! | `access` | who may call |
 //! | `act` | cordon and drain |
 //! | `explain` | how an election went |
 //! | `locate` | who owns a key |
@@ -18,6 +19,7 @@
 //! | `convert` | from what is known to messages |
 //! | `service` | the calls |
 
+mod access;
 mod act;
 mod balance;
 mod convert;
@@ -31,18 +33,28 @@ mod survey;
 mod watch;
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use canopy_proto::control::DESCRIPTOR;
 use canopy_proto::control::control_server::{ControlServer, SERVICE_NAME};
 use tokio::sync::watch::channel as watch_channel;
 use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+
+use access::Access;
+
+pub use access::AccessError;
 
 use crate::host::Host;
 use crate::rpc::{self, Port, ServeError};
+use crate::secret::{open_to_others, read_text};
 
 /// Largest request, bytes.
 const MAX_REQUEST: usize = 64 * 1024;
+/// Longest file of certificates and a key, bytes.
+const MAX_PEM: u64 = 256 * 1024;
 /// Largest reply, bytes.
 pub const MAX_REPLY: usize = 4 * 1024 * 1024;
 
@@ -50,8 +62,19 @@ pub const MAX_REPLY: usize = 4 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// Somebody else could connect.
-    #[error("the control plane listens on loopback only, not on {0}; use e.g. 127.0.0.1:{port}", port = .0.port())]
-    NotLoopback(SocketAddr),
+    #[error("the control plane would be open to other machines on {0}; use e.g. 127.0.0.1:{port}, or give both --control-tls and --control-access", port = .0.port())]
+    Open(SocketAddr),
+    /// The access file cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The certificate or its key cannot be used.
+    #[error("cannot use {path} for TLS: {reason}; it has to hold a certificate chain and its private key, as PEM, readable by its owner alone", path = .path.display())]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// The address cannot be listened on.
     #[error(
         "cannot open the control plane on {addr}: {source}; stop what uses it, or give another with --control"
@@ -67,24 +90,60 @@ pub enum ControlError {
     Serve(#[from] ServeError),
 }
 
+/// Where the control plane listens, and to whom.
+#[derive(Clone, Debug)]
+pub struct ControlConfig {
+    /// Any address but loopback needs both files below; port 0: any.
+    pub listen: SocketAddr,
+    /// Certificate chain and private key, PEM; `None`: plain text.
+    pub tls: Option<PathBuf>,
+    /// Who may call: a line for each caller, `NAME view|operate TOKEN`. `None`:
+    /// whoever can connect may do anything.
+    pub access: Option<PathBuf>,
+}
+
+impl Default for ControlConfig {
+    /// Any port of loopback, for everybody on this machine.
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            tls: None,
+            access: None,
+        }
+    }
+}
+
 /// A control plane that listens and does not serve yet.
 #[derive(Debug)]
 pub struct Control {
     port: Port,
+    tls: Option<ServerTlsConfig>,
+    access: Access,
 }
 
 impl Control {
-    /// Listens on `addr`; port 0: any.
+    /// Listens where `config` says.
     ///
     /// # Errors
-    /// The address is not loopback, or cannot be listened on.
-    pub async fn bind(addr: SocketAddr) -> Result<Self, ControlError> {
-        if !addr.ip().to_canonical().is_loopback() {
-            return Err(ControlError::NotLoopback(addr));
+    /// It would be open to other machines, a file cannot be used, or the address
+    /// cannot be listened on.
+    pub async fn bind(config: ControlConfig) -> Result<Self, ControlError> {
+        let addr = config.listen;
+        let guarded = config.tls.is_some() && config.access.is_some();
+        if !guarded && !addr.ip().to_canonical().is_loopback() {
+            return Err(ControlError::Open(addr));
         }
+        let access = match &config.access {
+            Some(path) => Access::read(path)?,
+            None => Access::Anybody,
+        };
+        let tls = match &config.tls {
+            Some(path) => Some(read_tls(path)?),
+            None => None,
+        };
         let failed = |source| ControlError::Bind { addr, source };
         let port = Port::listen(addr).await.map_err(failed)?;
-        Ok(Self { port })
+        Ok(Self { port, tls, access })
     }
 
     /// Where it listens.
@@ -107,12 +166,38 @@ impl Control {
         let server = ControlServer::new(service::Service::new(host, closed))
             .max_decoding_message_size(MAX_REQUEST)
             .max_encoding_message_size(MAX_REPLY);
+        // Health and reflection tell nothing of the overlay, and ask nobody.
         let api = rpc::Api {
-            routes: Routes::new(server),
+            routes: Routes::new(InterceptedService::new(server, self.access)),
             names: vec![SERVICE_NAME],
             descriptors: vec![DESCRIPTOR],
             close,
+            tls: self.tls,
         };
         Ok(api.serve(self.port, closing).await?)
+    }
+}
+
+/// Reads and tries a certificate chain and its key.
+fn read_tls(path: &Path) -> Result<ServerTlsConfig, ControlError> {
+    let failed = |reason: String| ControlError::Tls {
+        path: path.to_owned(),
+        reason,
+    };
+    let mode = open_to_others(path).map_err(|error| failed(error.to_string()))?;
+    if let Some(mode) = mode {
+        return Err(failed(format!("other users can read it (mode {mode:o})")));
+    }
+    let pem = read_text(path, MAX_PEM).map_err(|error| failed(error.to_string()))?;
+    let tls = ServerTlsConfig::new().identity(Identity::from_pem(&pem, &pem));
+    let tried = Server::builder().tls_config(tls.clone());
+    match tried {
+        Ok(_) => Ok(tls),
+        Err(error) => {
+            let source = std::error::Error::source(&error);
+            Err(failed(
+                source.map_or_else(|| error.to_string(), ToString::to_string),
+            ))
+        }
     }
 }

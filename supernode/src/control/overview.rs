@@ -13,6 +13,9 @@ use super::survey::{Picture, Seen, State};
 /// Failure domains listed.
 const MAX_DOMAINS: usize = 100;
 
+/// How much of something a super-node carries.
+type LoadOf = fn(&wire::Figures) -> f64;
+
 /// What the overlay is, apart from who answers.
 pub(super) fn overview(picture: &Picture) -> pb::GetOverviewReply {
     let domains = losses(picture);
@@ -134,7 +137,7 @@ fn worst(picture: &Picture) -> Option<pb::WorstSuperNode> {
 }
 
 pub(super) fn imbalances(picture: &Picture) -> Vec<pb::Imbalance> {
-    let kinds: [(&str, fn(&wire::Figures) -> f64); 4] = [
+    let kinds: [(&str, LoadOf); 4] = [
         ("operations", |figures| figures.operations_per_s),
         ("sent", |figures| figures.sent_bps),
         ("records", |figures| {
@@ -142,7 +145,7 @@ pub(super) fn imbalances(picture: &Picture) -> Vec<pb::Imbalance> {
         }),
         ("leaves", |figures| f64::from(figures.leaves)),
     ];
-    let of = |(name, load): (&str, fn(&wire::Figures) -> f64)| {
+    let of = |(name, load): (&str, LoadOf)| {
         let parts: Vec<Part> = known(picture)
             .map(|(seen, figures)| Part {
                 capacity_bps: seen.member.capacity_bps,

@@ -14,7 +14,7 @@ use super::log::Log;
 use super::overview::overview;
 use super::survey::{Member, Picture, Survey};
 use super::watch::{Gate, Stream, events, loads};
-use super::{act, convert, explain, locate};
+use super::{access, act, convert, explain, locate};
 use crate::event::unix_ms;
 use crate::host::Host;
 
@@ -153,7 +153,8 @@ impl Control for Service {
         &self,
         request: Request<pb::CordonRequest>,
     ) -> Result<Response<pb::CordonReply>, Status> {
-        let reply = act::cordon(&self.host, request.into_inner(), true)?;
+        let caller = access::operator(&request, &request.get_ref().caller)?;
+        let reply = act::cordon(&self.host, request.into_inner(), &caller, true)?;
         Ok(Response::new(reply))
     }
 
@@ -161,7 +162,8 @@ impl Control for Service {
         &self,
         request: Request<pb::CordonRequest>,
     ) -> Result<Response<pb::CordonReply>, Status> {
-        let reply = act::cordon(&self.host, request.into_inner(), false)?;
+        let caller = access::operator(&request, &request.get_ref().caller)?;
+        let reply = act::cordon(&self.host, request.into_inner(), &caller, false)?;
         Ok(Response::new(reply))
     }
 
@@ -171,9 +173,10 @@ impl Control for Service {
         &self,
         request: Request<pb::DrainRequest>,
     ) -> Result<Response<Self::DrainStream>, Status> {
+        let caller = access::operator(&request, &request.get_ref().caller)?;
         // Whoever may not watch must not have acted.
         let place = self.gate.place()?;
-        let progress = act::drain(&self.host, request.into_inner())?;
+        let progress = act::drain(&self.host, request.into_inner(), &caller)?;
         Ok(Response::new(self.gate.hold(place, progress)))
     }
 }

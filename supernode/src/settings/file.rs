@@ -95,6 +95,8 @@ mod tests {
             api = "127.0.0.1:4480"
             http = "127.0.0.1:9477"
             control = "127.0.0.1:4481"
+            control_tls = "/etc/canopy/control.pem"
+            control_access = "/etc/canopy/access"
             preset = "lan"
             network = "mine"
             topology = "hybrid"

@@ -126,8 +126,13 @@ pub struct Settings {
     /// Where a daemon's HTTP port listens: metrics, health, readiness. Absent:
     /// any free port of loopback.
     pub http: Option<SocketAddr>,
-    /// Where the operators' control plane listens; loopback only.
+    /// Where the operators' control plane listens; elsewhere than on loopback
+    /// with both files that follow.
     pub control: Option<SocketAddr>,
+    /// Certificate chain and private key of the control plane, PEM.
+    pub control_tls: Option<PathBuf>,
+    /// Who may call the control plane.
+    pub control_access: Option<PathBuf>,
     /// Timings.
     pub preset: Option<Preset>,
     /// Overlays of different names never mix.
@@ -157,6 +162,8 @@ impl Settings {
             api: self.api.or(below.api),
             http: self.http.or(below.http),
             control: self.control.or(below.control),
+            control_tls: self.control_tls.or(below.control_tls),
+            control_access: self.control_access.or(below.control_access),
             preset: self.preset.or(below.preset),
             network: self.network.or(below.network),
             topology: self.topology.or(below.topology),

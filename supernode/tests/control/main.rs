@@ -3,6 +3,7 @@
 #![cfg(feature = "api")]
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
+mod access;
 mod act;
 mod explain;
 mod overlay;

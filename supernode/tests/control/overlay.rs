@@ -9,7 +9,7 @@ use canopy_overlay::calls::Calls;
 use canopy_proto::control::control_client::ControlClient;
 use canopy_proto::wire::record::Payload;
 use canopy_proto::wire::{self, request, response};
-use canopy_supernode::control::Control;
+use canopy_supernode::control::{Control, ControlConfig};
 use canopy_supernode::designation::{Designation, Terms};
 use canopy_supernode::host::{Host, Setup};
 use canopy_supernode::settings::{Bandwidth, PeerAddr, Preset, Settings};
@@ -55,7 +55,7 @@ pub(crate) struct Manned {
 
 impl Manned {
     pub(crate) async fn by(host: Host) -> Self {
-        let control = Control::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let control = Control::bind(ControlConfig::default()).await.unwrap();
         let url = format!("http://{}", control.addr());
         let (close, closing) = oneshot::channel::<()>();
         let serving = control.serve(host.clone(), async move {

@@ -3,7 +3,6 @@
 use canopy_core::identity::Identity;
 use canopy_overlay::calls::Calls;
 use canopy_proto::control as pb;
-use canopy_supernode::control::Control;
 use canopy_supernode::host::Host;
 use tokio::time::{Duration, Instant};
 use tonic::Code;
@@ -216,8 +215,6 @@ async fn wrong_calls_are_refused_with_their_codes() {
     };
     let refused = one.client.clone().list_super_nodes(huge).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
-    let error = Control::bind(([0, 0, 0, 0], 0).into()).await.unwrap_err();
-    assert!(error.to_string().contains("loopback"), "{error}");
     one.close().await;
 }
 

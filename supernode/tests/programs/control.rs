@@ -65,5 +65,5 @@ fn a_host_that_runs_here_is_found_and_asked() {
 fn a_host_does_not_open_its_control_plane_to_other_machines_by_accident() {
     let home = tempfile::tempdir().unwrap();
     let run = ["run", "--data-dir", "data", "--control", "0.0.0.0:0"];
-    fails(home.path(), &run, 2, "loopback only");
+    fails(home.path(), &run, 2, "--control-tls and --control-access");
 }

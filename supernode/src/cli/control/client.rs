@@ -1,26 +1,116 @@
 //! Finds the control plane that a command is for, and connects to it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use canopy_proto::control::control_client::ControlClient;
-use tonic::transport::Channel;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+use tonic::{Request, Status};
 
 use super::super::args::AskArgs;
 use super::super::failure::Failure;
 use crate::control::MAX_REPLY;
 use crate::data_dir::DataDir;
+use crate::secret::read_text;
 
 /// Longest wait for a host to accept.
 const CONNECT: Duration = Duration::from_secs(5);
+/// Longest file of certificates or a token, bytes.
+const MAX_FILE: u64 = 256 * 1024;
+
+/// A control plane, and the token that it is shown.
+pub(super) type Client = ControlClient<InterceptedService<Channel, Bearer>>;
+
+/// Shows a token, if there is one.
+#[derive(Clone)]
+pub(super) struct Bearer(Option<MetadataValue<Ascii>>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = &self.0 {
+            request
+                .metadata_mut()
+                .insert("authorization", token.clone());
+        }
+        Ok(request)
+    }
+}
+
+/// How to call whoever is called.
+struct Means {
+    ca: Option<Certificate>,
+    bearer: Bearer,
+}
+
+impl Means {
+    fn of(args: &AskArgs) -> Result<Self, Failure> {
+        let ca = match &args.ca {
+            Some(path) => Some(Certificate::from_pem(read(path)?)),
+            None => None,
+        };
+        let token = match &args.token_file {
+            Some(path) => {
+                let token = format!("Bearer {}", read(path)?.trim());
+                let mut token: MetadataValue<Ascii> = token
+                    .parse()
+                    .map_err(|_| Failure::usage(format!("{} holds no token", path.display())))?;
+                token.set_sensitive(true);
+                Some(token)
+            }
+            None => None,
+        };
+        Ok(Self {
+            ca,
+            bearer: Bearer(token),
+        })
+    }
+
+    async fn dial(&self, addr: &str) -> Result<Client, String> {
+        let scheme = if self.ca.is_some() { "https" } else { "http" };
+        let channel = Channel::from_shared(format!("{scheme}://{addr}"));
+        let mut channel = channel.map_err(|error| error.to_string())?;
+        if let Some(ca) = &self.ca {
+            let tls = ClientTlsConfig::new().ca_certificate(ca.clone());
+            channel = channel.tls_config(tls).map_err(|error| words(&error))?;
+        }
+        let channel = channel.connect_timeout(CONNECT).connect().await;
+        let channel = channel.map_err(|error| words(&error))?;
+        let client = ControlClient::with_interceptor(channel, self.bearer.clone());
+        Ok(client.max_decoding_message_size(MAX_REPLY))
+    }
+}
+
+/// The innermost reason: the others only say that there is one.
+fn words(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => words(source),
+        None => error.to_string(),
+    }
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    read_text(path, MAX_FILE)
+        .map_err(|error| Failure::local(format!("cannot read {}: {error}", path.display())))
+}
 
 /// `--control` first, else the host of the data directory.
-pub(super) async fn connect(args: &AskArgs) -> Result<ControlClient<Channel>, Failure> {
-    if let Some(addr) = args.control {
-        let client = dial(addr).await;
-        return client.ok_or_else(|| {
+pub(super) async fn connect(args: &AskArgs) -> Result<Client, Failure> {
+    let means = Means::of(args)?;
+    if let Some(addr) = &args.control {
+        let local = addr.parse::<SocketAddr>();
+        let local = local.is_ok_and(|addr| addr.ip().to_canonical().is_loopback());
+        if means.bearer.0.is_some() && means.ca.is_none() && !local {
+            return Err(Failure::usage(
+                "a token must not go over a network in plain text; give --ca",
+            ));
+        }
+        return means.dial(addr).await.map_err(|reason| {
             Failure::unreachable(format!(
-                "no host answers at {addr}; start one with `supernode run --control {addr}`, or correct --control"
+                "no host answers at {addr} ({reason}); start one with `supernode run --control {addr}`, or correct --control"
             ))
         });
     }
@@ -34,7 +124,7 @@ pub(super) async fn connect(args: &AskArgs) -> Result<ControlClient<Channel>, Fa
     };
     // One left behind by a host that was killed leads nowhere.
     for addr in addrs {
-        if let Some(client) = dial(addr).await {
+        if let Ok(client) = means.dial(&addr.to_string()).await {
             return Ok(client);
         }
     }
@@ -42,10 +132,4 @@ pub(super) async fn connect(args: &AskArgs) -> Result<ControlClient<Channel>, Fa
         "no host runs with {}; start one with `supernode run`, or give --control ADDR or --data-dir PATH",
         path.display()
     )))
-}
-
-async fn dial(addr: SocketAddr) -> Option<ControlClient<Channel>> {
-    let channel = Channel::from_shared(format!("http://{addr}")).ok()?;
-    let channel = channel.connect_timeout(CONNECT).connect().await.ok()?;
-    Some(ControlClient::new(channel).max_decoding_message_size(MAX_REPLY))
 }
