@@ -35,6 +35,7 @@ mod watch;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use canopy_proto::control::DESCRIPTOR;
 use canopy_proto::control::control_server::{ControlServer, SERVICE_NAME};
@@ -53,6 +54,8 @@ use crate::secret::{open_to_others, read_text};
 
 /// Largest request, bytes.
 const MAX_REQUEST: usize = 64 * 1024;
+/// Longest wait for a caller's side of the TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Longest file of certificates and a key, bytes.
 const MAX_PEM: u64 = 256 * 1024;
 /// Largest reply, bytes.
@@ -189,7 +192,9 @@ fn read_tls(path: &Path) -> Result<ServerTlsConfig, ControlError> {
         return Err(failed(format!("other users can read it (mode {mode:o})")));
     }
     let pem = read_text(path, MAX_PEM).map_err(|error| failed(error.to_string()))?;
-    let tls = ServerTlsConfig::new().identity(Identity::from_pem(&pem, &pem));
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(&pem, &pem))
+        .timeout(HANDSHAKE);
     let tried = Server::builder().tls_config(tls.clone());
     match tried {
         Ok(_) => Ok(tls),

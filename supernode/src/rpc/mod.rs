@@ -1,6 +1,8 @@
 //! How a gRPC API is served: with health and reflection, and an end that lets
 //! calls under way finish.
 
+mod incoming;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -9,10 +11,15 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Server, ServerTlsConfig};
 use tonic_health::ServingStatus;
 
+use incoming::incoming;
+
+/// Connections at a time.
+const MAX_CONNECTIONS: usize = 512;
+/// A caller that does not answer such a question in time is gone.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 /// Requests under way on one connection.
 const MAX_STREAMS: u32 = 256;
 /// How long calls under way may take after the API began to close.
@@ -101,14 +108,16 @@ impl Api {
             .add_service(reflection)
             .add_service(reflection_alpha);
         let mut stop = self.close.subscribe();
-        let mut server = Server::builder();
+        let mut server = Server::builder()
+            .http2_keepalive_interval(Some(KEEP_ALIVE.0))
+            .http2_keepalive_timeout(Some(KEEP_ALIVE.1));
         if let Some(tls) = self.tls.clone() {
             server = server.tls_config(tls)?;
         }
         let serve = server
             .max_concurrent_streams(MAX_STREAMS)
             .add_routes(routes)
-            .serve_with_incoming_shutdown(TcpIncoming::from(port.listener), async move {
+            .serve_with_incoming_shutdown(incoming(port.listener, MAX_CONNECTIONS), async move {
                 // An error says that the sender is gone, which is the same.
                 let _ = stop.wait_for(|closing| *closing).await;
             });
