@@ -294,7 +294,7 @@ impl Core {
         let Some(term) = self
             .roster
             .get(&self.node_id())
-            .filter(|e| e.in_office())
+            .filter(|e| e.release.is_none())
             .map(|e| e.term)
         else {
             return;

@@ -296,6 +296,10 @@ impl Core {
             Input::Designated(mandate) => self.designated(now, mandate),
             Input::Cordon(on) => {
                 self.cordoned = on;
+                if on && self.role == Role::Deputy {
+                    // It could be called into office any time.
+                    self.step_down(now, "cordoned by its operator");
+                }
                 self.timers.at_latest(Timer::Candidacy, now.at);
             }
         }

@@ -12,7 +12,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use super::*;
-use crate::election::mandate::{Basis, Mandate};
+use crate::election::mandate::{self, Basis, Mandate};
 use crate::keyspace::Key;
 use crate::preset::Preset;
 
@@ -558,4 +558,20 @@ fn who_stays_outside_an_assembly_asks_one_who_is_inside() {
         _ => None,
     });
     assert_eq!(dialled.collect::<Vec<_>>(), [contact_of(inside).node_id]);
+}
+
+#[test]
+fn a_deputy_that_is_cordoned_is_called_into_office_no_more() {
+    let mut core = core(1, false, None);
+    let mut mandate = mandate::read(&designation(1, &identity(99))).unwrap();
+    mandate.deputy = true;
+    core.handle(
+        now_at(0),
+        Input::Designated(mandate.designate(&identity(99))),
+    );
+    assert_eq!(core.role, Role::Deputy);
+    core.handle(now_at(1), Input::Cordon(true));
+    assert_eq!(core.role, Role::Leaf);
+    let own = core.roster.get(&core.node_id()).unwrap();
+    assert!(own.release.is_some());
 }
