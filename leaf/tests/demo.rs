@@ -2,9 +2,10 @@
 
 #![cfg(feature = "cli")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use canopy_leaf::demo::{DemoArgs, Show, run};
@@ -70,23 +71,51 @@ async fn a_small_demo_loses_nothing_when_a_super_node_dies() {
     }
 }
 
+/// A demo under way, with what it prints.
+struct Demo {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Demo {
+    fn start(args: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a directory");
+        std::fs::write(folder.path().join("panda.txt"), "red").expect("written");
+        let mut demo = Command::new(env!("CARGO_BIN_EXE_leaf"));
+        demo.arg("demo").args(args).arg("--folder");
+        demo.arg(folder.path()).env_clear();
+        demo.stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = demo.spawn().expect("the program starts");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        Self {
+            child,
+            lines,
+            _folder: folder,
+        }
+    }
+
+    /// What the next line has between `before` and `after`.
+    fn told(&mut self, before: &str, after: &str) -> String {
+        let told = self.lines.by_ref().map_while(Result::ok).find_map(|line| {
+            let (_, rest) = line.split_once(before)?;
+            rest.strip_suffix(after).map(str::to_owned)
+        });
+        told.expect("it says so before it ends")
+    }
+
+    /// What it prints until its end, which is a good one.
+    fn end(mut self) -> Vec<String> {
+        let lines = self.lines.map_while(Result::ok).collect();
+        assert!(self.child.wait().expect("it ends").success());
+        lines
+    }
+}
+
 #[test]
 fn the_demo_shows_the_metrics_of_a_super_node_while_it_runs() {
-    let folder = tempfile::tempdir().expect("a directory");
-    std::fs::write(folder.path().join("panda.txt"), "red").expect("written");
-    let mut demo = Command::new(env!("CARGO_BIN_EXE_leaf"));
-    demo.args([
-        "demo", "--leaves", "5", "--for", "3s", "--kill", "0", "--folder",
-    ]);
-    demo.arg(folder.path()).env_clear();
-    demo.stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut demo = demo.spawn().expect("the program starts");
-    let mut lines = BufReader::new(demo.stdout.take().expect("piped")).lines();
-    let addr = lines.by_ref().map_while(Result::ok).find_map(|line| {
-        let (_, rest) = line.split_once("http://")?;
-        rest.strip_suffix("/metrics").map(str::to_owned)
-    });
-    let addr = addr.expect("it says where before it ends");
+    let mut demo = Demo::start(&["--leaves", "5", "--for", "3s", "--kill", "0"]);
+    let addr = demo.told("http://", "/metrics");
     let mut stream = TcpStream::connect(&addr).expect("it listens");
     let request = format!("GET /metrics HTTP/1.0\r\nhost: {addr}\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("sent");
@@ -100,6 +129,30 @@ fn the_demo_shows_the_metrics_of_a_super_node_while_it_runs() {
         assert!(page.lines().any(|line| line == wanted), "{wanted}: {page}");
     }
     // It goes on to its end.
-    assert!(lines.map_while(Result::ok).count() > 0);
-    assert!(demo.wait().expect("it ends").success());
+    assert!(!demo.end().is_empty());
+}
+
+/// Python with grpcio and grpcio-reflection, which `CANOPY_TEST_PYTHON` names.
+#[test]
+fn a_client_in_python_drains_a_super_node_and_no_request_fails() {
+    let Some(python) = std::env::var_os("CANOPY_TEST_PYTHON") else {
+        println!("SKIPPED: CANOPY_TEST_PYTHON names no Python that has grpcio-reflection");
+        return;
+    };
+    let mut demo = Demo::start(&["--leaves", "10", "--for", "20s", "--kill", "0"]);
+    let control = demo.told("supernode status --control ", "");
+    // From here on super-nodes serve.
+    demo.told("http://", "/metrics");
+    let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("../supernode/examples/control.py");
+    let client = Command::new(python).arg(client).arg(control).output();
+    let client = client.expect("Python starts");
+    let said = String::from_utf8_lossy(&client.stdout);
+    let failed = String::from_utf8_lossy(&client.stderr);
+    assert!(client.status.success(), "{said}{failed}");
+    for wanted in ["operations a second at", "criteria met: True", "drained "] {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+    let lines = demo.end();
+    let whole = |line: &String| line.contains("nothing was lost");
+    assert!(lines.iter().any(whole), "{lines:?}");
 }
