@@ -132,6 +132,11 @@ impl Core {
         {
             let mandate = self.judge(now, bootstrap, |context| mandate::open(signed, context))?;
             let candidate = mandate.mandate().candidate;
+            let measured = mandate.mandate().basis != Basis::Designated;
+            if measured && signed.ballots.is_empty() && candidate == self.node_id() {
+                // Whoever serves has to show its mandate whole.
+                return Err(MandateError::JurySize(0));
+            }
             about = Some(candidate);
             if self.has_room(&mandate, bootstrap) {
                 let before = self.roster.serves(&candidate);

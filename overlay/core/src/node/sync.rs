@@ -269,10 +269,10 @@ impl Core {
             let known = missing.iter().take_while(known).count();
             missing.truncate(known + room);
         }
-        let form = if theirs.leaf {
-            Entry::brief
-        } else {
-            Entry::to_wire
+        // Its own mandate it has to be able to show.
+        let form = |entry: &Entry| match theirs.leaf && entry.node() != from {
+            true => entry.brief(),
+            false => entry.to_wire(),
         };
         let missing: Vec<wire::RosterEntry> = missing.into_iter().take(most).map(form).collect();
         // A leaf may not know those who signed a release, and its home may never
