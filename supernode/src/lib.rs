@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`index`] | what one node holds: versions, quotas, search |
 //! | [`service`] | owners, quorums, hedging, repair |
+//! | [`heat`] | what is busy: shards, and the heaviest keys, terms, publishers |
 //! | [`role`], [`load`] | taking the role up, laying it down, telling how busy it is |
 //! | [`store`] | records on disk, group commit |
 //! | [`host`] | a whole peer, from settings to a clean end |
@@ -25,6 +26,7 @@ pub mod control;
 pub mod data_dir;
 pub mod designation;
 pub mod event;
+pub mod heat;
 pub mod host;
 #[cfg(feature = "cli")]
 pub mod http;

@@ -149,6 +149,11 @@ impl SuperNodeRole {
         limits(&self.peer, &self.config)
     }
 
+    /// The service of this peer's index; `None` while it has none.
+    pub fn service(&self) -> Option<IndexService<Peer>> {
+        self.service.borrow().clone()
+    }
+
     /// What the index of this peer did and holds; `None` while it has none.
     pub fn stats(&self) -> Option<IndexStats> {
         self.service.borrow().as_ref().map(IndexService::stats)
@@ -371,6 +376,7 @@ impl Attendant {
             }
             news
         });
+        service.heat().tick(tokio::time::Instant::now());
         let stats = service.stats();
         let counters = Counters::read(&self.peer, stats.operations(), &self.config);
         let rates = self.meter.tick(Instant::now(), counters);

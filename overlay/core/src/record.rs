@@ -210,6 +210,18 @@ impl Record {
         }
     }
 
+    /// The first of [`Record::placement_keys`], without working out the others.
+    pub fn first_key(&self) -> Option<Key> {
+        match &self.body.payload {
+            Some(Payload::Provider(p)) => {
+                let content = p.content.as_ref().try_into().ok()?;
+                Some(keys::provider(content))
+            }
+            Some(Payload::Item(item)) => item.terms.first().map(|term| keys::term(term)),
+            _ => Some(self.id()),
+        }
+    }
+
     /// When it ends, milliseconds since 1970.
     pub fn expires_ms(&self) -> u64 {
         expires_ms(&self.body)

@@ -55,6 +55,14 @@ impl Postings {
     }
 }
 
+fn as_str(bound: &Bound<Box<str>>) -> Bound<&str> {
+    match bound {
+        Bound::Excluded(term) => Bound::Excluded(term),
+        Bound::Included(term) => Bound::Included(term),
+        Bound::Unbounded => Bound::Unbounded,
+    }
+}
+
 /// All terms, sorted within their shard.
 #[derive(Debug)]
 pub(super) struct Dictionary(Vec<RwLock<BTreeMap<Box<str>, Postings>>>);
@@ -106,6 +114,30 @@ impl Dictionary {
             .take(limit)
             .map(|(_, postings)| postings.clone())
             .collect()
+    }
+
+    /// Shows every term to `see`, those of one beginning one after the other;
+    /// takes a lock for `at_once` terms at a time.
+    pub(super) fn scan(&self, at_once: usize, mut see: impl FnMut(&str, &Postings)) {
+        for shard in &self.0 {
+            let mut from = Bound::Unbounded;
+            loop {
+                let some: Vec<(Box<str>, Postings)> = {
+                    let shard = shard.read();
+                    let range = shard.range::<str, _>((as_str(&from), Bound::Unbounded));
+                    let some = range.take(at_once);
+                    some.map(|(term, postings)| (term.clone(), postings.clone()))
+                        .collect()
+                };
+                for (term, postings) in &some {
+                    see(term, postings);
+                }
+                match some.into_iter().last() {
+                    Some((last, _)) => from = Bound::Excluded(last),
+                    None => break,
+                }
+            }
+        }
     }
 
     /// Drops the postings of items that are gone.

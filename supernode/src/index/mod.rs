@@ -18,6 +18,7 @@ mod pending;
 mod quota;
 mod search;
 mod table;
+mod tally;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -40,6 +41,7 @@ pub use limits::Limits;
 pub use outcome::{Outcome, Refused, Version};
 pub use pending::Ack;
 pub use search::{MAX_PAGE, MAX_QUERY_TERMS, Page, SearchError};
+pub use tally::Tally;
 
 /// Bytes of hits after which a page ends early, so that two fit a frame.
 const MAX_PAGE_BYTES: usize = wire_limits::FRAME / 2 - 4096;

@@ -96,6 +96,16 @@ impl Entry {
     }
 }
 
+/// A live record, as a count by key sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Live {
+    /// The key that it is under; an item is under those of its terms.
+    pub(super) key: Key,
+    pub(super) doc: Option<u32>,
+    /// Bytes.
+    pub(super) size: usize,
+}
+
 /// One shard of the records.
 #[derive(Debug, Default)]
 pub(super) struct Shard {
@@ -196,6 +206,18 @@ impl Shard {
         }
         out.dedup();
         out
+    }
+
+    /// What is neither removed nor over.
+    pub(super) fn live(&self, now_ms: u64) -> Vec<Live> {
+        let entries = self.entries.iter();
+        let live = entries.filter(|(_, entry)| !entry.removed && entry.expires_ms > now_ms);
+        live.map(|(id, entry)| Live {
+            key: entry.provider().unwrap_or(*id),
+            doc: entry.doc(),
+            size: entry.size,
+        })
+        .collect()
     }
 
     pub(super) fn ids(&self) -> Vec<Key> {

@@ -29,13 +29,13 @@ impl<C: Calls> Inner<C> {
             Err(refusal) => return Some(Err(refusal)),
         };
         // Holding it is cheaper to know than owning it.
-        let records = self
-            .index
-            .get(&key, self.calls.now_ms(), limit_of(get), false);
+        let now_ms = self.calls.now_ms();
+        let records = self.index.get(&key, now_ms, limit_of(get), false);
         if records.is_empty() || !self.calls.placement().owns(&self.me(), &key) {
             return None;
         }
         self.counters.got(true);
+        self.heat.operation(&key, now_ms);
         Some(Ok(response::Kind::Get(wire::GetReply {
             records,
             ..Default::default()
@@ -80,6 +80,7 @@ impl<C: Calls> Inner<C> {
         read.repair(inner);
         let records = read.finish(limit_of(&get))?;
         inner.counters.got(!records.is_empty());
+        inner.did(&key);
         Ok(response::Kind::Get(wire::GetReply {
             records,
             hedged,

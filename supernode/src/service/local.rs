@@ -12,6 +12,7 @@ use canopy_proto::wire;
 use canopy_proto::wire::record::Payload;
 use canopy_proto::wire::response;
 
+use super::search::Searched;
 use super::stats::add;
 use super::{Answer, Inner, MAX_GET, MAX_OFFER, MAX_PUT, refuse};
 use crate::index::{Outcome, Version};
@@ -36,6 +37,9 @@ impl<C: Calls> Inner<C> {
         if self.places.changed_lately() && !good.iter().all(|record| self.owns(record)) {
             // Sent under an earlier placement; it must not stay here unseen.
             self.wake_repair.notify_one();
+        }
+        for key in good.iter().filter_map(Record::first_key) {
+            self.did(&key);
         }
         let mut stored = self.store(good).await.into_iter();
         add(&self.counters.local_puts, stored.len());
@@ -136,7 +140,9 @@ impl<C: Calls> Inner<C> {
         add(&self.counters.local_reads, 1);
         let key = key_of(get)?;
         let limit = limit_of(get);
-        let records = self.index.get(&key, self.calls.now_ms(), limit, true);
+        let now_ms = self.calls.now_ms();
+        let records = self.index.get(&key, now_ms, limit, true);
+        self.heat.operation(&key, now_ms);
         Ok(response::Kind::Get(wire::GetReply {
             settling: self.places.settling(),
             records,
@@ -146,11 +152,16 @@ impl<C: Calls> Inner<C> {
 
     pub(super) fn search_local(&self, search: &wire::Search) -> Answer {
         add(&self.counters.local_reads, 1);
-        self.search_here(search)
+        let under = self.searched(search)?;
+        self.search_here(search, under)
     }
 
-    pub(super) fn search_here(&self, search: &wire::Search) -> Answer {
-        let page = self.index.search(search, self.calls.now_ms());
+    /// `under`: the word that this node was asked for.
+    pub(super) fn search_here(&self, search: &wire::Search, under: Searched<'_>) -> Answer {
+        let now_ms = self.calls.now_ms();
+        self.heat.operation(&under.key(), now_ms);
+        self.heat.search(under.word(), now_ms);
+        let page = self.index.search(search, now_ms);
         let page = page.map_err(|error| refuse::of_search(&error))?;
         Ok(response::Kind::Search(wire::SearchReply {
             hits: page.hits,

@@ -15,6 +15,7 @@ mod put;
 mod refuse;
 mod repair;
 mod search;
+mod shards;
 mod stats;
 
 use std::collections::BTreeSet;
@@ -22,7 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use canopy_core::keyspace::NodeId;
+use canopy_core::keyspace::{Key, NodeId};
 use canopy_core::placement::{Placement, Spread};
 use canopy_overlay::budget::RetryBudget;
 use canopy_overlay::calls::Calls;
@@ -31,15 +32,18 @@ use canopy_proto::wire::{request, response};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use crate::heat::Heat;
 use crate::index::Index;
 use latency::Latencies;
 use places::Places;
 use search::Totals;
+use shards::Shards;
 use stats::Counters;
 
 pub use config::ServiceConfig;
 pub(crate) use refuse::of_store;
 pub use repair::HandOver;
+pub use shards::{Counted, ShardParts};
 pub use stats::IndexStats;
 
 /// Owners that must have a record on disk before it counts as stored.
@@ -79,6 +83,8 @@ struct Inner<C: Calls> {
     budget: RetryBudget,
     totals: Totals,
     counters: Counters,
+    heat: Heat,
+    shards: Shards,
     pace: repair::Pace,
     wake_repair: Arc<Notify>,
     /// This node hands over what it holds: nobody may count on it any more.
@@ -110,6 +116,8 @@ impl<C: Calls> IndexService<C> {
                 budget: RetryBudget::default(),
                 totals: Totals::default(),
                 counters: Counters::default(),
+                heat: Heat::default(),
+                shards: Shards::default(),
                 pace: repair::Pace::default(),
                 wake_repair: Arc::new(Notify::new()),
                 leaving: AtomicBool::new(false),
@@ -200,6 +208,17 @@ impl<C: Calls> IndexService<C> {
         repair::hand_over(&self.inner, progress).await
     }
 
+    /// What is busy here.
+    pub fn heat(&self) -> &Heat {
+        &self.inner.heat
+    }
+
+    /// This node's part of each shard of the keyspace. Its records are counted
+    /// now, unless they were a moment ago.
+    pub async fn shard_parts(&self) -> ShardParts {
+        Shards::parts(&self.inner).await
+    }
+
     /// What was done since the start, and what is held.
     pub fn stats(&self) -> IndexStats {
         let inner = &self.inner;
@@ -230,6 +249,11 @@ async fn sweep<C: Calls>(service: Weak<Inner<C>>, every: Duration) {
 impl<C: Calls> Inner<C> {
     fn me(&self) -> NodeId {
         self.calls.node_id()
+    }
+
+    /// An operation on a key was done, or a record's write decided.
+    fn did(&self, key: &Key) {
+        self.heat.operation(key, self.calls.now_ms());
     }
 
     /// Puts owners in the order in which to ask them: this node first, whose own

@@ -44,6 +44,10 @@ impl<C: Calls> Inner<C> {
         for (i, record) in checked.into_iter().enumerate() {
             tallies.push(match record {
                 Ok(record) => {
+                    if let Some(key) = record.first_key() {
+                        inner.did(&key);
+                    }
+                    inner.heat.wrote(&record.publisher, inner.calls.now_ms());
                     let tally = Tally::new(&record, &placement);
                     for owner in tally.owners() {
                         let records = by_owner.entry(owner).or_default();

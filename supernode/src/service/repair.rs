@@ -22,6 +22,7 @@ use tokio::time::Instant;
 
 use super::Inner;
 use super::stats::add;
+use crate::heat::{SHARDS, shard_of};
 use crate::index::{Index, Version};
 
 /// Entries of one offer: 40 bytes each.
@@ -95,6 +96,8 @@ struct Pass {
     drops: bool,
     /// Whether targets store directly, because this node is a super-node.
     member: bool,
+    /// By shard, records that not all owners have confirmed.
+    left: Mutex<[u32; SHARDS]>,
 }
 
 /// The background task: waits for a change of the placement, and repairs.
@@ -132,8 +135,10 @@ pub(super) async fn run<C: Calls>(service: Weak<Inner<C>>) {
             member,
             returned: std::mem::take(&mut *inner.returned.lock()),
             placement: placement.clone(),
+            left: Mutex::new([0; SHARDS]),
         };
         let done = pass.run(&inner, |_| ()).await;
+        inner.shards.compared(&pass.left.lock());
         inner.counters.repair_pass(&done);
         let mut new: Vec<NodeId> = placement.members().map(|member| member.node).collect();
         new.retain(|node| seen.get(node) != placement.get(node) || pass.returned.contains(node));
@@ -165,6 +170,7 @@ pub(super) async fn hand_over<C: Calls>(
         returned: BTreeSet::new(),
         drops: !member,
         member,
+        left: Mutex::new([0; SHARDS]),
     };
     pass.run(inner, progress).await
 }
@@ -200,6 +206,8 @@ struct Moving {
     version: Version,
     waiting: BTreeSet<NodeId>,
     owned: bool,
+    /// The shards that its keys lie in.
+    shards: BTreeSet<usize>,
 }
 
 impl Pass {
@@ -256,6 +264,11 @@ impl Pass {
                 if self.drops && !entry.owned {
                     inner.index.forget(&id, entry.version);
                 }
+            } else {
+                let mut left = self.left.lock();
+                for shard in entry.shards {
+                    left[shard] += 1;
+                }
             }
         }
     }
@@ -270,6 +283,7 @@ impl Pass {
             all.collect()
         };
         let version = Version::of(&record);
+        let shards = keys.iter().map(shard_of).collect();
         let mut waiting = owners(&self.placement);
         if waiting.is_empty() {
             // Nobody to give it to: it is not confirmed, and stays.
@@ -277,6 +291,7 @@ impl Pass {
                 version,
                 waiting: BTreeSet::from([inner.me()]),
                 owned: true,
+                shards,
             });
         }
         let owned = waiting.remove(&inner.me());
@@ -288,6 +303,7 @@ impl Pass {
             version,
             waiting,
             owned,
+            shards,
         })
     }
 

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use super::gather::{Verdict, gather};
 use super::stats::add;
 use super::{Answer, Inner, refuse};
+use crate::heat::Word;
 use crate::index::{MAX_PAGE, MAX_QUERY_TERMS, SearchError};
 
 /// Terms whose totals are remembered; past it all are forgotten.
@@ -52,20 +53,20 @@ impl<C: Calls> Inner<C> {
     /// Answers from this node's own items, where it owns the rarest term and
     /// lacks nothing.
     pub(super) fn search_own(&self, search: &wire::Search) -> Option<Answer> {
-        let key = match self.search_key(search) {
-            Ok(key) => key,
+        let under = match self.searched(search) {
+            Ok(under) => under,
             Err(refusal) => return Some(Err(refusal)),
         };
-        let owned = self.calls.placement().owns(&self.me(), &key);
+        let owned = self.calls.placement().owns(&self.me(), &under.key());
         if !owned || self.places.settling() || self.places.merging() {
             return None;
         }
         add(&self.counters.searches, 1);
-        Some(self.search_here(search))
+        Some(self.search_here(search, under))
     }
 
     pub(super) async fn search(inner: &Arc<Self>, search: wire::Search) -> Answer {
-        let key = inner.search_key(&search)?;
+        let key = inner.searched(&search)?.key();
         let placement = inner.calls.placement();
         let mut owners = placement.owners(&key, R);
         if owners.is_empty() {
@@ -117,11 +118,15 @@ impl<C: Calls> Inner<C> {
         inner.totals.learn(&search, reply.total);
         reply.hedged = hedged;
         add(&inner.counters.searches, 1);
+        inner.did(&key);
         Ok(response::Kind::Search(reply))
     }
 
-    /// The key that the search is answered under: of its rarest term.
-    fn search_key(&self, search: &wire::Search) -> Result<Key, wire::Refusal> {
+    /// What the search is answered under: its rarest term.
+    pub(super) fn searched<'a>(
+        &self,
+        search: &'a wire::Search,
+    ) -> Result<Searched<'a>, wire::Refusal> {
         let words = search.terms.len() + search.prefixes.len();
         if words > MAX_QUERY_TERMS {
             return Err(refuse::of_search(&SearchError::TooMany(words)));
@@ -131,8 +136,8 @@ impl<C: Calls> Inner<C> {
             return Err(refuse::of_search(&SearchError::Term));
         }
         match search.terms.iter().min_by_key(|term| self.rarity(term)) {
-            Some(term) => Ok(keys::term(term)),
-            None => prefix_key(&search.prefixes),
+            Some(term) => Ok(Searched::Term(term)),
+            None => longest(&search.prefixes),
         }
     }
 
@@ -149,7 +154,31 @@ impl<C: Calls> Inner<C> {
     }
 }
 
-fn prefix_key(prefixes: &[String]) -> Result<Key, wire::Refusal> {
+/// What a search is answered under.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Searched<'a> {
+    Term(&'a str),
+    /// As much of a word's beginning as makes a key.
+    Prefix(&'a str),
+}
+
+impl Searched<'_> {
+    pub(super) fn key(&self) -> Key {
+        match self {
+            Searched::Term(term) => keys::term(term),
+            Searched::Prefix(part) => keys::term_prefix(part),
+        }
+    }
+
+    pub(super) fn word(&self) -> Word {
+        match self {
+            Searched::Term(term) => Word::term(term),
+            Searched::Prefix(part) => Word::prefix(part),
+        }
+    }
+}
+
+fn longest(prefixes: &[String]) -> Result<Searched<'_>, wire::Refusal> {
     if prefixes.is_empty() {
         return Err(refuse::of_search(&SearchError::Empty));
     }
@@ -157,7 +186,7 @@ fn prefix_key(prefixes: &[String]) -> Result<Key, wire::Refusal> {
     let longest = long.max_by_key(|prefix| prefix.len());
     let part = longest.and_then(|prefix| prefix_of(prefix));
     let part = part.ok_or_else(|| refuse::malformed("a beginning needs three letters at least"))?;
-    Ok(keys::term_prefix(part))
+    Ok(Searched::Prefix(part))
 }
 
 fn page_size(search: &wire::Search) -> usize {
