@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::flags::{HttpFlag, PeerFlags};
+use super::view_args::{HotArgs, ShardsArgs, WatchFlag};
 use crate::designation::MAX_DAYS;
 use crate::settings::{Bandwidth, DEFAULT_NETWORK};
 
@@ -43,7 +44,7 @@ pub(super) enum Command {
     /// Signs an operator's word that a host serves
     Designate(DesignateArgs),
     /// Shows the overlay in one page: who serves, how busy, how evenly
-    Status(AskArgs),
+    Status(StatusArgs),
     /// Lists super-nodes and deputies
     Members(MembersArgs),
     /// Lists the last elections that super-nodes remember
@@ -52,6 +53,10 @@ pub(super) enum Command {
     Explain(ExplainArgs),
     /// Shows who owns a key, and how a read of it would go
     Locate(LocateArgs),
+    /// Shows how records and work are spread over the keyspace
+    Shards(ShardsArgs),
+    /// Shows what gives most work now: keys, terms, publishers
+    Hot(HotArgs),
     /// Shows what happened to the host and, as it saw it, to the overlay
     Events(EventsArgs),
     /// Has the host take on nothing new: no leaf, no mandate
@@ -170,9 +175,19 @@ pub(super) struct AskArgs {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    pub(super) ask: AskArgs,
+    #[command(flatten)]
+    pub(super) watch: WatchFlag,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct MembersArgs {
     #[command(flatten)]
     pub(super) ask: AskArgs,
+    #[command(flatten)]
+    pub(super) watch: WatchFlag,
     /// Only this one: an id, or its first 8 digits or more
     #[arg(value_name = "ID")]
     pub(super) node: Option<String>,
@@ -188,6 +203,8 @@ pub(super) struct MembersArgs {
 pub(super) struct ElectionsArgs {
     #[command(flatten)]
     pub(super) ask: AskArgs,
+    #[command(flatten)]
+    pub(super) watch: WatchFlag,
     /// How many to show at most
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) limit: u32,
@@ -386,6 +403,10 @@ mod tests {
             &["supernode", "locate", "--term", "a", "--node", "b"],
             &["supernode", "explain"],
             &["supernode", "members", "--sort", "size"],
+            &["supernode", "members", "--watch=0"],
+            &["supernode", "shards", "--limit", "257"],
+            &["supernode", "shards", "3f", "--lacking"],
+            &["supernode", "hot", "--limit", "0"],
             &["supernode", "status", "--control", "1", "--data-dir", "x"],
         ] {
             assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");

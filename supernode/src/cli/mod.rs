@@ -7,7 +7,7 @@
 //! | [`failure`] | one line an error, and its exit code |
 //! | [`output`] | answers, events and notes |
 //! | [`table`], [`human`] | tables of 80 columns, numbers as people read them |
-//! | `args` | flags and sub-commands of `supernode` |
+//! | `args`, `view_args` | flags and sub-commands of `supernode` |
 //! | `run`, `office` | `supernode run`, and the designation it holds |
 //! | `operator` | `supernode operator-key` and `supernode designate` |
 //! | `control` | commands that ask a running host's control plane |
@@ -23,6 +23,7 @@ pub mod output;
 pub mod program;
 mod run;
 pub mod table;
+mod view_args;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,8 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Elections(args) => control::elections(args).await,
         Command::Explain(args) => control::explain(args).await,
         Command::Locate(args) => control::locate(args).await,
+        Command::Shards(args) => control::shards(args).await,
+        Command::Hot(args) => control::hot(args).await,
         Command::Events(args) => control::events(args).await,
         Command::Cordon(args) => control::cordon(args, true).await,
         Command::Uncordon(args) => control::cordon(args, false).await,

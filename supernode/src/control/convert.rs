@@ -7,7 +7,8 @@ use canopy_proto::wire;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::survey::{Known, Member, Picture, Seen};
+use super::poll::{Answers, Known, millis};
+use super::survey::{Figures, Member, Picture, Seen};
 
 /// Super-nodes named in a [`pb::Freshness`].
 pub(super) const MAX_MISSING: usize = 100;
@@ -133,9 +134,33 @@ pub(super) fn super_node(seen: &Seen, seats: u64) -> pb::SuperNode {
     }
 }
 
-pub(super) fn age_ms(known: &Known) -> u64 {
-    let age = Instant::now().saturating_duration_since(known.at);
-    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
+pub(super) fn age_ms(known: &Figures) -> u64 {
+    millis(Instant::now().saturating_duration_since(known.at))
+}
+
+/// How complete a round of answers is; `age_ms` tells how old one is.
+pub(super) fn completeness<T>(
+    answers: &Answers<T>,
+    age_ms: impl Fn(&Known<T>) -> u64,
+) -> pb::Freshness {
+    let known = || answers.values().filter_map(|answer| answer.as_ref().ok());
+    let mut missing: Vec<pb::Missing> = answers
+        .iter()
+        .filter_map(|(node, answer)| {
+            Some(pb::Missing {
+                node_id: node.to_string(),
+                reason: answer.as_ref().err()?.clone(),
+            })
+        })
+        .collect();
+    missing.sort_by(|a, b| a.node_id.cmp(&b.node_id));
+    missing.truncate(MAX_MISSING);
+    pb::Freshness {
+        reached: known().count() as u32,
+        of: answers.len() as u32,
+        oldest_ms: known().map(age_ms).max().unwrap_or(0),
+        missing,
+    }
 }
 
 /// How complete a picture is, in what is asked of those who serve.

@@ -15,7 +15,8 @@ use prost::Message;
 use tonic::Status;
 
 use super::convert;
-use super::survey::{Member, ask_all, reason};
+use super::poll::{ask_all, reason};
+use super::survey::Member;
 use crate::host::{Host, MAX_OFFICERS};
 
 /// Mandates of one term that are explained.

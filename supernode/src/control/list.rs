@@ -1,15 +1,10 @@
 //! Super-nodes by filter and order, a page at a time.
-//!
-//! A page's token holds the order and the place of its last entry, so that the
-//! next page goes on there whoever has come or gone.
 
-use std::cmp::Ordering;
-
-use canopy_core::keyspace::NodeId;
 use canopy_proto::control as pb;
 use tonic::Status;
 
 use super::convert::{self, BASES};
+use super::page::{Order, Page, Value, ValueOf, number, rate, size};
 use super::survey::{Picture, Seen, State};
 
 /// Entries of a page that names no size.
@@ -17,18 +12,13 @@ const USUAL_PAGE: u32 = 100;
 /// Most entries of a page.
 pub(super) const MAX_PAGE: u32 = 1000;
 
-/// What an entry is ordered by; `None`: it is not known.
-type ValueOf = fn(&Seen) -> Option<Value>;
-
 /// What to order by, in the words of the API.
-const ORDERS: [(&str, ValueOf); 10] = [
-    ("node_id", |_| Some(Value::Number(0))),
+const ORDERS: [(&str, ValueOf<Seen>); 10] = [
+    ("node_id", |_| number(0u32)),
     ("capacity", |seen| number(seen.member.capacity_bps)),
     ("utilisation", |seen| number(utilisation(seen)?)),
     ("operations", |seen| {
-        let figures = &seen.figures.as_ref()?.figures;
-        // Thousandths: a busy overlay's super-nodes differ by whole ones.
-        number((figures.operations_per_s.clamp(0.0, 1e15) * 1000.0) as u64)
+        rate(seen.figures.as_ref()?.figures.operations_per_s)
     }),
     ("records", |seen| {
         let held = seen.figures.as_ref()?.figures.held?;
@@ -45,110 +35,13 @@ const ORDERS: [(&str, ValueOf); 10] = [
     ("expires", |seen| number(seen.member.expires_ms)),
 ];
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Value {
-    Number(u64),
-    Text(String),
-}
-
-fn number(value: impl Into<u64>) -> Option<Value> {
-    Some(Value::Number(value.into()))
+fn id(seen: &Seen) -> String {
+    seen.member.node.to_string()
 }
 
 fn utilisation(seen: &Seen) -> Option<u32> {
     let figures = &seen.figures.as_ref()?.figures;
     Some(convert::worst(figures.utilisation.as_ref()?).0)
-}
-
-/// Where an entry stands: unknown values last, of equals the lower id first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
-    value: Option<Value>,
-    node: NodeId,
-}
-
-impl Place {
-    fn compare(&self, other: &Self, descending: bool) -> Ordering {
-        let values = match (&self.value, &other.value) {
-            (Some(a), Some(b)) if descending => b.cmp(a),
-            (Some(a), Some(b)) => a.cmp(b),
-            (a, b) => a.is_none().cmp(&b.is_none()),
-        };
-        values.then(self.node.cmp(&other.node))
-    }
-}
-
-/// The order of a list, and where it goes on.
-struct Order {
-    name: &'static str,
-    value: ValueOf,
-    descending: bool,
-}
-
-impl Order {
-    fn of(request: &pb::ListSuperNodesRequest) -> Result<Self, Status> {
-        let wanted = match request.order_by.as_str() {
-            "" => "node_id",
-            name => name,
-        };
-        let known = ORDERS.iter().find(|(name, _)| *name == wanted);
-        let (name, value) = known.copied().ok_or_else(|| {
-            let names = ORDERS.map(|(name, _)| name).join(", ");
-            Status::invalid_argument(format!("order_by: {wanted:?} is none of {names}"))
-        })?;
-        Ok(Self {
-            name,
-            value,
-            descending: request.descending,
-        })
-    }
-
-    fn place(&self, seen: &Seen) -> Place {
-        Place {
-            value: (self.value)(seen),
-            node: seen.member.node,
-        }
-    }
-
-    /// `order/direction/node/value`.
-    fn token(&self, place: &Place) -> String {
-        let value = match &place.value {
-            None => "-".to_owned(),
-            Some(Value::Number(number)) => format!("n{number}"),
-            Some(Value::Text(text)) => format!("t{text}"),
-        };
-        format!("{}/{}/{}/{value}", self.name, self.direction(), place.node)
-    }
-
-    fn direction(&self) -> &'static str {
-        match self.descending {
-            true => "down",
-            false => "up",
-        }
-    }
-
-    fn after(&self, token: &str) -> Result<Option<Place>, Status> {
-        if token.is_empty() {
-            return Ok(None);
-        }
-        let place = || {
-            let mut parts = token.splitn(4, '/');
-            let same = parts.next() == Some(self.name) && parts.next() == Some(self.direction());
-            let node = parts.next()?.parse().ok().filter(|_| same)?;
-            let value = match parts.next()?.split_at_checked(1)? {
-                ("-", "") => None,
-                ("n", number) => Some(Value::Number(number.parse().ok()?)),
-                ("t", text) => Some(Value::Text(text.to_owned())),
-                _ => return None,
-            };
-            Some(Place { value, node })
-        };
-        place().map(Some).ok_or_else(|| {
-            Status::invalid_argument(
-                "page_token: it is of no list in this order; begin again without one",
-            )
-        })
-    }
 }
 
 struct Filter {
@@ -201,53 +94,31 @@ impl Filter {
 
 /// What a request asks for, checked before anybody is asked for figures.
 pub(super) struct Query {
-    order: Order,
+    page: Page<Seen>,
     filter: Filter,
-    after: Option<Place>,
-    page_size: usize,
 }
 
 impl Query {
     pub(super) fn of(mut request: pb::ListSuperNodesRequest) -> Result<Self, Status> {
-        let page_size = match request.page_size {
-            0 => USUAL_PAGE,
-            size if size <= MAX_PAGE => size,
-            size => {
-                return Err(Status::invalid_argument(format!(
-                    "page_size: {size} is over {MAX_PAGE}; ask for several pages"
-                )));
-            }
-        };
-        let order = Order::of(&request)?;
+        let size = size(request.page_size, USUAL_PAGE, MAX_PAGE)?;
+        let order = Order::of(&ORDERS, id, &request.order_by, request.descending)?;
         Ok(Self {
-            after: order.after(&request.page_token)?,
-            order,
+            page: Page::of(order, &request.page_token, size)?,
             filter: Filter::of(request.filter.take().unwrap_or_default())?,
-            page_size: page_size as usize,
         })
     }
 
     pub(super) fn page(&self, picture: &Picture) -> pb::ListSuperNodesReply {
         let passing = picture.seen.iter().filter(|seen| self.filter.passes(seen));
-        let mut all: Vec<(Place, &Seen)> =
-            passing.map(|seen| (self.order.place(seen), seen)).collect();
-        let total = all.len() as u32;
-        let compare = |a: &Place, b: &Place| a.compare(b, self.order.descending);
-        if let Some(after) = &self.after {
-            all.retain(|(place, _)| compare(place, after).is_gt());
-        }
-        all.sort_by(|(a, _), (b, _)| compare(a, b));
-        let more = all.len() > self.page_size;
-        all.truncate(self.page_size);
-        let last = all.last().filter(|_| more);
+        let cut = self.page.cut(passing);
         let seats = convert::seats(picture);
+        let entries = cut.entries.iter();
         pb::ListSuperNodesReply {
-            next_page_token: last.map_or_else(String::new, |(place, _)| self.order.token(place)),
-            super_nodes: all
-                .iter()
-                .map(|(_, seen)| convert::super_node(seen, seats))
+            super_nodes: entries
+                .map(|seen| convert::super_node(seen, seats))
                 .collect(),
-            total,
+            next_page_token: cut.next,
+            total: cut.total,
             freshness: Some(convert::freshness(picture)),
         }
     }
@@ -258,14 +129,16 @@ mod tests {
     use std::sync::Arc;
 
     use canopy_core::election::mandate::Basis;
+    use canopy_core::keyspace::NodeId;
     use canopy_proto::wire;
     use tokio::time::Instant;
 
-    use super::super::survey::{Known, Member};
+    use super::super::page::Place;
+    use super::super::survey::{Figures, Member};
     use super::*;
 
     fn seen(n: u8, busy: Option<u32>) -> Seen {
-        let figures = busy.map(|connections_milli| Known {
+        let figures = busy.map(|connections_milli| Figures {
             figures: Arc::new(wire::Figures {
                 utilisation: Some(wire::Utilisation {
                     connections_milli,
@@ -402,9 +275,9 @@ mod tests {
         // Of another order.
         let place = Place {
             value: None,
-            node: NodeId([1; 32]),
+            id: NodeId([1; 32]).to_string(),
         };
-        let order = Order::of(&pb::ListSuperNodesRequest::default()).unwrap();
+        let order = Order::of(&ORDERS, id, "", false).unwrap();
         let request = pb::ListSuperNodesRequest {
             page_token: order.token(&place),
             descending: true,

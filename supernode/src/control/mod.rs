@@ -6,9 +6,12 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `survey` | everybody's figures, asked for once for all who want them |
+//! | `poll` | one question to all who serve, asked once for all who want answers |
+//! | `survey` | everybody's figures |
 //! | `balance` | how evenly work is spread, and what a loss would mean |
-//! | `list` | filter, order, pages |
+//! | `page` | order and pages of any list |
+//! | `list` | super-nodes by filter and order |
+//! | `shards`, `hot` | where records and work lie |
 //! | `overview` | the overlay in one page |
 //! | `access` | who may call |
 //! | `act` | cordon and drain |
@@ -24,11 +27,15 @@ mod act;
 mod balance;
 mod convert;
 mod explain;
+mod hot;
 mod list;
 mod locate;
 mod log;
 mod overview;
+mod page;
+mod poll;
 mod service;
+mod shards;
 mod survey;
 mod watch;
 

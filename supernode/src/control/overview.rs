@@ -8,6 +8,7 @@ use canopy_proto::wire;
 
 use super::balance::{self, Part, Tenant};
 use super::convert;
+use super::shards::Shards;
 use super::survey::{Picture, Seen, State};
 
 /// Failure domains listed.
@@ -17,7 +18,7 @@ const MAX_DOMAINS: usize = 100;
 type LoadOf = fn(&wire::Figures) -> f64;
 
 /// What the overlay is, apart from who answers.
-pub(super) fn overview(picture: &Picture) -> pb::GetOverviewReply {
+pub(super) fn overview(picture: &Picture, shards: &Shards) -> pb::GetOverviewReply {
     let domains = losses(picture);
     pb::GetOverviewReply {
         counts: Some(counts(picture)),
@@ -25,7 +26,7 @@ pub(super) fn overview(picture: &Picture) -> pb::GetOverviewReply {
         utilisation_milli: utilisation(picture),
         worst: worst(picture),
         imbalance: imbalances(picture),
-        replication: Some(replication(picture)),
+        replication: Some(replication(picture, shards)),
         domain_count: domains.len() as u32,
         domains: domains.into_iter().take(MAX_DOMAINS).collect(),
         elections: elections(picture),
@@ -168,7 +169,8 @@ pub(super) fn imbalances(picture: &Picture) -> Vec<pb::Imbalance> {
     kinds.into_iter().filter_map(of).collect()
 }
 
-fn replication(picture: &Picture) -> pb::Replication {
+fn replication(picture: &Picture, shards: &Shards) -> pb::Replication {
+    let (held, under_replicated_shards) = shards.replication();
     let serving = picture.serving().count();
     pb::Replication {
         wanted: R as u32,
@@ -176,6 +178,8 @@ fn replication(picture: &Picture) -> pb::Replication {
         settling: known(picture)
             .filter(|(_, figures)| figures.settling)
             .count() as u32,
+        under_replicated_shards,
+        shards: held,
     }
 }
 

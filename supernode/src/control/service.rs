@@ -9,9 +9,11 @@ use canopy_proto::control::explain_election_request::Which;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
+use super::hot::{HotSurvey, Wanted};
 use super::list::Query;
 use super::log::Log;
 use super::overview::overview;
+use super::shards::{self, ShardSurvey, Shards};
 use super::survey::{Member, Picture, Survey};
 use super::watch::{Gate, Stream, events, loads};
 use super::{access, act, convert, explain, locate};
@@ -23,6 +25,8 @@ use crate::host::Host;
 pub(super) struct Service {
     host: Host,
     survey: Arc<Survey>,
+    shards: ShardSurvey,
+    hot: HotSurvey,
     log: Arc<Log>,
     gate: Gate,
 }
@@ -32,6 +36,8 @@ impl Service {
     pub(super) fn new(host: Host, closed: watch::Receiver<bool>) -> Self {
         Self {
             survey: Arc::new(Survey::new(host.clone())),
+            shards: ShardSurvey::new(host.clone()),
+            hot: HotSurvey::new(&host),
             log: Log::of(host.events()),
             gate: Gate::new(closed),
             host,
@@ -41,6 +47,11 @@ impl Service {
     async fn picture(&self) -> Result<Arc<Picture>, Status> {
         let picture = self.survey.take().await;
         picture.ok_or_else(closing)
+    }
+
+    async fn shards(&self) -> Result<Shards, Status> {
+        let members = self.members().await?;
+        Ok(self.shards.take(members.iter()).await)
     }
 
     async fn members(&self) -> Result<Vec<Member>, Status> {
@@ -58,14 +69,15 @@ impl Control for Service {
         &self,
         _: Request<pb::GetOverviewRequest>,
     ) -> Result<Response<pb::GetOverviewReply>, Status> {
-        let picture = self.picture().await?;
+        let (picture, shards) = tokio::join!(self.picture(), self.shards());
+        let (picture, shards) = (picture?, shards?);
         Ok(Response::new(pb::GetOverviewReply {
             network: self.host.network().to_owned(),
             topology: self.host.topology().as_str().to_owned(),
             node_id: self.host.node_id().to_string(),
             role: self.host.role().as_str().to_owned(),
             at_ms: unix_ms(),
-            ..overview(&picture)
+            ..overview(&picture, &shards)
         }))
     }
 
@@ -127,6 +139,31 @@ impl Control for Service {
     ) -> Result<Response<pb::LocateReply>, Status> {
         let reply = locate::locate(&self.host, request.into_inner())?;
         Ok(Response::new(reply))
+    }
+
+    async fn list_shards(
+        &self,
+        request: Request<pb::ListShardsRequest>,
+    ) -> Result<Response<pb::ListShardsReply>, Status> {
+        let query = shards::Query::of(request.get_ref())?;
+        Ok(Response::new(query.page(&self.shards().await?)))
+    }
+
+    async fn get_shard(
+        &self,
+        request: Request<pb::GetShardRequest>,
+    ) -> Result<Response<pb::GetShardReply>, Status> {
+        let shard = shards::wanted(request.get_ref())?;
+        Ok(Response::new(shards::get(&self.shards().await?, shard)))
+    }
+
+    async fn top_keys(
+        &self,
+        request: Request<pb::TopKeysRequest>,
+    ) -> Result<Response<pb::TopKeysReply>, Status> {
+        let wanted = Wanted::of(request.get_ref())?;
+        let members = self.members().await?;
+        Ok(Response::new(self.hot.take(&wanted, &members).await))
     }
 
     type WatchLoadStream = Stream<pb::LoadSample>;

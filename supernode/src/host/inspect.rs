@@ -89,6 +89,8 @@ impl Host {
                 let told = peer.look(move |core, _| paper(core, &ask));
                 told.await.map(What::Paper)
             }
+            inspect::What::Shards(_) => Some(What::Shards(self.shard_parts().await)),
+            inspect::What::Hot(ask) => Some(What::Hot(self.hot(&ask))),
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | `plan` | settings in, every default filled in |
 //! | `tell` | what happens in the peer, as events |
 //! | `trouble` | what keeps the peer from the overlay, in words |
+//! | `views` | what this peer tells of shards and hot keys |
 
 mod figures;
 mod inspect;
@@ -16,6 +17,7 @@ mod location;
 mod plan;
 mod tell;
 mod trouble;
+mod views;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -37,6 +39,8 @@ use tokio::sync::{broadcast, watch};
 #[cfg(feature = "api")]
 pub(crate) use inspect::MAX_OFFICERS;
 pub use plan::{Plan, Setup, StartError};
+#[cfg(feature = "api")]
+pub(crate) use views::MAX_HOT;
 
 use crate::event::{BACKLOG, Event};
 #[cfg(feature = "api")]

@@ -8,4 +8,5 @@ mod act;
 mod explain;
 mod overlay;
 mod overview;
+mod views;
 mod watch;

@@ -28,6 +28,19 @@ fn a_host_that_runs_here_is_found_and_asked() {
 
     let table = printed(home.path(), &["members", "--control", &control]);
     assert!(table.starts_with("ID ") && table.contains("1 of 1 super-nodes answered"));
+    let shards = json(&["shards", "--control", &control, "--limit", "256", "--json"]);
+    assert_eq!(shards["shards"].as_array().unwrap().len(), 256);
+    let shard = printed(home.path(), &["shards", "3F", "--control", &control]);
+    assert!(shard.contains("3f, a 256th") && shard.contains(&host.node_id[..10]));
+    let hot = printed(home.path(), &["hot", "publisher", "--control", &control]);
+    assert!(hot.contains("counts halve every 15 s"), "{hot}");
+    for (line, code, words) in [
+        (["shards", "3f0"], 2, "64 hexadecimal digits"),
+        (["hot", "flow"], 2, "key, term, publisher"),
+    ] {
+        let line = [&line[..], &["--control", &control]].concat();
+        fails(home.path(), &line, code, words);
+    }
     // Nothing but text goes into a pipe.
     let text = printed(home.path(), &["status", "--control", &control]);
     assert!(!text.contains('\u{1b}') && text.lines().all(|line| line.chars().count() <= 80));

@@ -3,11 +3,18 @@
 //! | file | what it does |
 //! |---|---|
 //! | `client` | finds the control plane and connects to it |
-//! | `show`, `tell` | answers as people read them |
+//! | `show`, `tell`, `heat` | answers as people read them |
+//! | `views` | commands that show where records and work lie |
+//! | `repeat` | an answer once, or again and again |
 
 mod client;
+#[cfg(test)]
+mod golden;
+mod heat;
+mod repeat;
 mod show;
 mod tell;
+mod views;
 
 use std::process::ExitCode;
 
@@ -19,86 +26,86 @@ use serde::Serialize;
 use tonic::Status;
 
 use super::args::{
-    ActArgs, AskArgs, DrainArgs, ElectionsArgs, EventsArgs, ExplainArgs, LocateArgs, MembersArgs,
-    Sort,
+    ActArgs, DrainArgs, ElectionsArgs, EventsArgs, ExplainArgs, LocateArgs, MembersArgs, Sort,
+    StatusArgs,
 };
 use super::failure::Failure;
 use super::output::{note, print, print_json, write_to};
 use super::program::interrupted;
+use repeat::{Told, show as show_again};
+
+pub(super) use views::{hot, shards};
 
 /// Super-nodes asked for in one call.
 const PAGE: u32 = 500;
 
 /// `supernode status`.
-pub(super) async fn status(args: AskArgs) -> Result<ExitCode, Failure> {
-    let mut client = client::connect(&args).await?;
-    let reply = client.get_overview(pb::GetOverviewRequest {}).await;
-    let overview = reply.map_err(failed)?.into_inner();
-    if args.json {
-        return print_json(&json(&overview)?);
-    }
-    print(&show::overview(&overview))
+pub(super) async fn status(args: StatusArgs) -> Result<ExitCode, Failure> {
+    let mut client = client::connect(&args.ask).await?;
+    show_again(args.watch, args.ask.json, async || {
+        let reply = client.get_overview(pb::GetOverviewRequest {}).await;
+        let overview = reply.map_err(failed)?.into_inner();
+        Told::new(&overview, show::overview(&overview))
+    })
+    .await
 }
 
 /// `supernode members`.
 pub(super) async fn members(args: MembersArgs) -> Result<ExitCode, Failure> {
     let mut client = client::connect(&args.ask).await?;
-    if let Some(node_id) = args.node {
-        let reply = client.get_super_node(pb::GetSuperNodeRequest { node_id });
-        let reply = reply.await.map_err(failed)?.into_inner();
-        if args.ask.json {
-            return print_json(&json(&reply)?);
-        }
-        return print(&show::super_node(&reply));
+    if let Some(node_id) = &args.node {
+        return show_again(args.watch, args.ask.json, async || {
+            let node_id = node_id.clone();
+            let reply = client.get_super_node(pb::GetSuperNodeRequest { node_id });
+            let reply = reply.await.map_err(failed)?.into_inner();
+            Told::new(&reply, show::super_node(&reply))
+        })
+        .await;
     }
     let (order_by, descending) = args.sort.order();
-    let mut request = pb::ListSuperNodesRequest {
-        order_by: order_by.to_owned(),
-        descending,
-        ..Default::default()
-    };
-    let mut listed: Option<pb::ListSuperNodesReply> = None;
-    let limit = args.limit as usize;
+    show_again(args.watch, args.ask.json, async || {
+        let request = pb::ListSuperNodesRequest {
+            order_by: order_by.to_owned(),
+            descending,
+            ..Default::default()
+        };
+        let listed = listed(&mut client, request, args.limit as usize).await?;
+        let told = Told::new(&listed, show::super_nodes(&listed))?;
+        Ok(told.of_more(listed.super_nodes.len(), listed.total))
+    })
+    .await
+}
+
+/// As many pages as hold `limit` super-nodes.
+async fn listed(
+    client: &mut client::Client,
+    mut request: pb::ListSuperNodesRequest,
+    limit: usize,
+) -> Result<pb::ListSuperNodesReply, Failure> {
+    let mut before: Vec<pb::SuperNode> = Vec::new();
     loop {
-        let so_far = listed.as_ref().map_or(0, |all| all.super_nodes.len());
-        request.page_size = PAGE.min((limit - so_far) as u32);
+        request.page_size = PAGE.min((limit - before.len()) as u32);
         let reply = client.list_super_nodes(request.clone()).await;
         let mut reply = reply.map_err(failed)?.into_inner();
-        if let Some(before) = listed.take() {
-            reply.super_nodes.splice(0..0, before.super_nodes);
+        before.append(&mut reply.super_nodes);
+        if reply.next_page_token.is_empty() || before.len() >= limit {
+            reply.super_nodes = before;
+            return Ok(reply);
         }
-        let more = !reply.next_page_token.is_empty() && reply.super_nodes.len() < limit;
-        request.page_token.clone_from(&reply.next_page_token);
-        listed = Some(reply);
-        if !more {
-            break;
-        }
+        request.page_token = reply.next_page_token;
     }
-    let listed = listed.unwrap_or_default();
-    if args.ask.json {
-        return print_json(&json(&listed)?);
-    }
-    let shown = print(&show::super_nodes(&listed));
-    if listed.super_nodes.len() < listed.total as usize {
-        note(&format!(
-            "{} of {}; the rest with --limit",
-            listed.super_nodes.len(),
-            listed.total
-        ));
-    }
-    shown
 }
 
 /// `supernode elections`.
 pub(super) async fn elections(args: ElectionsArgs) -> Result<ExitCode, Failure> {
     let mut client = client::connect(&args.ask).await?;
     let request = pb::ListElectionsRequest { limit: args.limit };
-    let reply = client.list_elections(request).await;
-    let listed = reply.map_err(failed)?.into_inner();
-    if args.ask.json {
-        return print_json(&json(&listed)?);
-    }
-    print(&tell::elections(&listed))
+    show_again(args.watch, args.ask.json, async || {
+        let reply = client.list_elections(request).await;
+        let listed = reply.map_err(failed)?.into_inner();
+        Told::new(&listed, tell::elections(&listed))
+    })
+    .await
 }
 
 /// `supernode explain`.

@@ -17,7 +17,7 @@ const DOMAINS: usize = 8;
 const MISSING: usize = 8;
 
 /// Thousandths as per cent.
-fn per_cent(milli: impl Into<u64>) -> String {
+pub(super) fn per_cent(milli: impl Into<u64>) -> String {
     let milli = milli.into();
     match milli {
         0..100 => format!("{:.1} %", milli as f64 / 10.0),
@@ -26,7 +26,7 @@ fn per_cent(milli: impl Into<u64>) -> String {
 }
 
 /// A number a second, short.
-fn number(of: f64) -> String {
+pub(super) fn number(of: f64) -> String {
     match of {
         n if n < 10.0 => format!("{n:.1}"),
         n if n < 10_000.0 => format!("{n:.0}"),
@@ -114,6 +114,13 @@ pub(super) fn overview(of: &pb::GetOverviewReply) -> String {
             replication.possible,
             replication.wanted,
             replication.settling
+        ),
+    );
+    page.line(
+        "shards",
+        &format!(
+            "{} of {} that have records lack copies of some",
+            replication.under_replicated_shards, replication.shards
         ),
     );
     if !of.elections.is_empty() {
@@ -314,8 +321,7 @@ pub(super) fn super_node(reply: &pb::GetSuperNodeReply) -> String {
 
 #[cfg(test)]
 mod tests {
-    use unicode_width::UnicodeWidthStr;
-
+    use super::super::golden::{partial, pinned};
     use super::*;
 
     fn figures(milli: u32) -> pb::Figures {
@@ -368,25 +374,6 @@ mod tests {
             figures_age_ms: 120,
             figures,
         }
-    }
-
-    fn partial() -> Option<pb::Freshness> {
-        Some(pb::Freshness {
-            reached: 1,
-            of: 2,
-            oldest_ms: 312,
-            missing: vec![pb::Missing {
-                node_id: "b".repeat(64),
-                reason: "did not answer in time".into(),
-            }],
-        })
-    }
-
-    /// As a file or a pipe gets it, which is compared with what is pinned.
-    fn pinned(text: &str, golden: &str) {
-        let plain = anstream::adapter::strip_str(text).to_string();
-        assert!(plain.lines().all(|line| line.width() <= WIDTH), "{plain}");
-        assert_eq!(plain, golden);
     }
 
     #[test]
@@ -470,6 +457,8 @@ mod tests {
                 wanted: 3,
                 possible: 3,
                 settling: 1,
+                under_replicated_shards: 3,
+                shards: 256,
             }),
             domains: vec![loss("rack-1", Some(588), true), loss("", None, false)],
             domain_count: 12,
