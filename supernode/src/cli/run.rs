@@ -66,7 +66,7 @@ pub(super) async fn run(args: Box<RunArgs>) -> Result<ExitCode, Failure> {
     let (host, events) = plan.open(Host::start_watched).await?;
     data_dir.remember_port(host.status().listen.port())?;
     let run = Run {
-        http: http.serve(host.clone()),
+        http: http.show(host.clone()).serve(host.clone()),
         host,
         office,
         operator: plan.operator.map(|operator| operator.to_string()),
@@ -201,8 +201,9 @@ impl Run {
         }
         print_line(out, &format!("node      {}", status.node_id));
         print_line(out, &format!("listen    {}", status.listen));
-        let metrics = format!("http://{}/metrics", self.http.addr());
-        print_line(out, &format!("metrics   {metrics}"));
+        let http = self.http.addr();
+        print_line(out, &format!("dashboard http://{http}/"));
+        print_line(out, &format!("metrics   http://{http}/metrics"));
         print_line(out, &format!("control   {control}"));
         print_line(out, &format!("data      {}", data_dir.path().display()));
         if let Some(operator) = &self.operator {

@@ -12,6 +12,8 @@
 //! | `page` | order and pages of any list |
 //! | `list` | super-nodes by filter and order |
 //! | `shards`, `hot` | where records and work lie |
+//! | `board` | what the dashboard shows |
+//! | `desk` | what all who look at the overlay share |
 //! | `overview` | the overlay in one page |
 //! | `access` | who may call |
 //! | `act` | cordon and drain |
@@ -25,7 +27,10 @@
 mod access;
 mod act;
 mod balance;
+#[cfg(feature = "cli")]
+mod board;
 mod convert;
+mod desk;
 mod explain;
 mod hot;
 mod list;
@@ -54,6 +59,10 @@ use tonic::transport::{Identity, Server, ServerTlsConfig};
 use access::Access;
 
 pub use access::AccessError;
+
+#[cfg(feature = "cli")]
+pub(crate) use board::Board;
+pub(crate) use desk::Place as DeskPlace;
 
 use crate::host::Host;
 use crate::rpc::{self, Port, ServeError};

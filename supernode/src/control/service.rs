@@ -9,12 +9,12 @@ use canopy_proto::control::explain_election_request::Which;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use super::hot::{HotSurvey, Wanted};
+use super::desk::Desk;
+use super::hot::Wanted;
 use super::list::Query;
-use super::log::Log;
 use super::overview::overview;
-use super::shards::{self, ShardSurvey, Shards};
-use super::survey::{Member, Picture, Survey};
+use super::shards::{self, Shards};
+use super::survey::{Member, Picture};
 use super::watch::{Gate, Stream, events, loads};
 use super::{access, act, convert, explain, locate};
 use crate::event::unix_ms;
@@ -24,10 +24,7 @@ use crate::host::Host;
 #[derive(Debug)]
 pub(super) struct Service {
     host: Host,
-    survey: Arc<Survey>,
-    shards: ShardSurvey,
-    hot: HotSurvey,
-    log: Arc<Log>,
+    desk: Arc<Desk>,
     gate: Gate,
 }
 
@@ -35,27 +32,24 @@ impl Service {
     /// `closed` turns true when the control plane closes: then streams end.
     pub(super) fn new(host: Host, closed: watch::Receiver<bool>) -> Self {
         Self {
-            survey: Arc::new(Survey::new(host.clone())),
-            shards: ShardSurvey::new(host.clone()),
-            hot: HotSurvey::new(&host),
-            log: Log::of(host.events()),
+            desk: Desk::of(&host),
             gate: Gate::new(closed),
             host,
         }
     }
 
     async fn picture(&self) -> Result<Arc<Picture>, Status> {
-        let picture = self.survey.take().await;
+        let picture = self.desk.survey.take().await;
         picture.ok_or_else(closing)
     }
 
     async fn shards(&self) -> Result<Shards, Status> {
         let members = self.members().await?;
-        Ok(self.shards.take(members.iter()).await)
+        Ok(self.desk.shards.take(members.iter()).await)
     }
 
     async fn members(&self) -> Result<Vec<Member>, Status> {
-        self.survey.members().await.ok_or_else(closing)
+        self.desk.survey.members().await.ok_or_else(closing)
     }
 }
 
@@ -163,7 +157,7 @@ impl Control for Service {
     ) -> Result<Response<pb::TopKeysReply>, Status> {
         let wanted = Wanted::of(request.get_ref())?;
         let members = self.members().await?;
-        Ok(Response::new(self.hot.take(&wanted, &members).await))
+        Ok(Response::new(self.desk.hot.take(&wanted, &members).await))
     }
 
     type WatchLoadStream = Stream<pb::LoadSample>;
@@ -172,7 +166,7 @@ impl Control for Service {
         &self,
         request: Request<pb::WatchLoadRequest>,
     ) -> Result<Response<Self::WatchLoadStream>, Status> {
-        let samples = loads(self.survey.clone(), request.get_ref())?;
+        let samples = loads(self.desk.clone(), request.get_ref())?;
         Ok(Response::new(self.gate.admit(samples)?))
     }
 
@@ -182,7 +176,7 @@ impl Control for Service {
         &self,
         request: Request<pb::WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
-        let happened = events(self.log.clone(), request.get_ref())?;
+        let happened = events(self.desk.log.clone(), request.get_ref())?;
         Ok(Response::new(self.gate.admit(happened)?))
     }
 

@@ -17,8 +17,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tonic::Status;
 
+use super::desk::Desk;
 use super::log::{Log, Read};
-use super::survey::{Picture, Seen, Survey};
+use super::survey::{Picture, Seen};
 use super::{convert, overview};
 use crate::event::{Event, unix_ms};
 
@@ -85,7 +86,7 @@ impl Gate {
 }
 
 /// What a node had done when it was last looked at.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Before {
     uptime_us: u64,
     operations: u64,
@@ -94,17 +95,23 @@ struct Before {
     rates: (f64, f64),
 }
 
-struct Loads {
-    survey: Arc<Survey>,
-    ticks: Interval,
+/// Makes samples; rates are from one to the next.
+#[derive(Debug, Default)]
+pub(super) struct Sampler {
     before: HashMap<NodeId, Before>,
+}
+
+struct Loads {
+    desk: Arc<Desk>,
+    ticks: Interval,
+    sampler: Sampler,
     due: Option<Instant>,
     over: bool,
 }
 
 /// A sample every interval.
 pub(super) fn loads(
-    survey: Arc<Survey>,
+    desk: Arc<Desk>,
     request: &pb::WatchLoadRequest,
 ) -> Result<Stream<pb::LoadSample>, Status> {
     let (usual, least, most) = INTERVALS;
@@ -120,9 +127,9 @@ pub(super) fn loads(
     let mut ticks = interval(Duration::from_millis(every.into()));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let loads = Loads {
-        survey,
+        desk,
         ticks,
-        before: HashMap::new(),
+        sampler: Sampler::default(),
         due: None,
         over: false,
     };
@@ -142,14 +149,14 @@ impl Loads {
             return Some(Err(slow));
         }
         self.ticks.tick().await;
-        let Some(picture) = self.survey.take().await else {
+        let Some(picture) = self.desk.survey.take().await else {
             self.over = true;
             return Some(Err(Status::unavailable(
                 "this peer is closing; ask another",
             )));
         };
         self.due = Some(Instant::now() + self.ticks.period());
-        Some(Ok(self.sample(&picture)))
+        Some(Ok(self.sampler.sample(&picture)))
     }
 
     /// Whether the reader let too many samples pass.
@@ -163,8 +170,11 @@ impl Loads {
             ))
         })
     }
+}
 
-    fn sample(&mut self, picture: &Picture) -> pb::LoadSample {
+impl Sampler {
+    /// Everybody's load now.
+    pub(super) fn sample(&mut self, picture: &Picture) -> pb::LoadSample {
         let mut serving: Vec<&Seen> = picture.serving().collect();
         let busy = |seen: &Seen| {
             let figures = &seen.figures.as_ref()?.figures;
@@ -304,7 +314,8 @@ impl Reader {
                 Read::Events(events) if !events.is_empty() => {
                     for (revision, event) in events {
                         self.revision = revision;
-                        self.waiting.push_back(reply(revision, &event));
+                        let what = Some(What::Event(self::event(revision, &event)));
+                        self.waiting.push_back(pb::WatchEventsReply { what });
                     }
                 }
                 Read::Events(_) if self.history_only => return None,
@@ -314,17 +325,15 @@ impl Reader {
     }
 }
 
-fn reply(revision: u64, event: &Event) -> pb::WatchEventsReply {
-    let json = serde_json::to_value(event).unwrap_or_default();
-    let event = pb::Event {
+/// An event as the API tells it.
+pub(super) fn event(revision: u64, of: &Event) -> pb::Event {
+    let json = serde_json::to_value(of).unwrap_or_default();
+    pb::Event {
         revision,
-        at_ms: event.at_ms,
+        at_ms: of.at_ms,
         name: json["event"].as_str().unwrap_or_default().to_owned(),
-        text: event.kind.to_string(),
+        text: of.kind.to_string(),
         json: json.to_string(),
-    };
-    pb::WatchEventsReply {
-        what: Some(What::Event(event)),
     }
 }
 

@@ -1,10 +1,11 @@
 //! The HTTP port of a peer: `/metrics` for Prometheus, `/healthz` and `/readyz`
-//! for whoever looks after the process.
+//! for whoever looks after the process, and a super-node's dashboard.
 //!
 //! Read-only, without credentials: loopback unless the user says otherwise.
 //! Whatever strangers do to it must cost a bounded amount and not touch the peer.
 
 mod conn;
+mod dashboard;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -65,6 +66,7 @@ impl Source for Host {
 pub struct Http {
     listener: TcpListener,
     addr: SocketAddr,
+    shown: Option<Host>,
 }
 
 /// A port that answers until this is dropped.
@@ -83,17 +85,31 @@ impl Http {
         let failed = |source| HttpError::Bind { addr, source };
         let listener = TcpListener::bind(addr).await.map_err(failed)?;
         let addr = listener.local_addr().map_err(failed)?;
-        Ok(Self { listener, addr })
+        let shown = None;
+        Ok(Self {
+            listener,
+            addr,
+            shown,
+        })
+    }
+
+    /// Shows the overlay, as `host` sees it, on a page at `/` as well.
+    pub fn show(mut self, host: Host) -> Self {
+        self.shown = Some(host);
+        self
     }
 
     /// Answers from `source`. Call within a tokio runtime.
     pub fn serve(self, source: impl Source) -> Serving {
         let source: Arc<dyn Source> = Arc::new(source);
-        let router = Router::new()
+        let mut router = Router::new()
             .route("/metrics", get(metrics))
             .route("/healthz", get(async || "ok\n"))
             .route("/readyz", get(ready))
             .with_state(source);
+        if let Some(host) = self.shown {
+            router = router.merge(dashboard::router(host, self.addr));
+        }
         Serving {
             addr: self.addr,
             task: tokio::spawn(conn::accept(self.listener, router)),

@@ -23,6 +23,12 @@ async fn list(of: &Manned, request: pb::ListSuperNodesRequest) -> pb::ListSuperN
     ask.unwrap().into_inner()
 }
 
+/// What a host sent, by its own count.
+fn sent(one: &Manned) -> u64 {
+    let fabric = one.host.peer().fabric();
+    fabric.bytes_sent() - fabric.bytes_measuring()
+}
+
 fn operations(host: &Host) -> u64 {
     host.index_stats().unwrap().operations()
 }
@@ -55,7 +61,26 @@ async fn every_host_says_of_all_what_they_count_themselves() {
             })
         })
         .await;
+        // Bytes are sent all the time: what is told is between two looks.
+        until("bytes are those that were sent", async || {
+            let before: Vec<u64> = all.iter().map(sent).collect();
+            let listed = list(asked, everybody.clone()).await.super_nodes;
+            all.iter().zip(before).all(|(one, before)| {
+                let id = one.host.node_id().to_string();
+                let told = listed.iter().find(|node| node.node_id == id);
+                let told = told.unwrap().figures.as_ref().unwrap().sent_bytes;
+                (before..=sent(one)).contains(&told)
+            })
+        })
+        .await;
         let listed = list(asked, everybody).await.super_nodes;
+        let stored = |node: &pb::SuperNode| node.figures.as_ref().unwrap().operations;
+        let stored = listed.iter().filter_map(stored);
+        let stored: u64 = stored.map(|done| done.puts_stored).sum();
+        assert!(
+            (300..320).contains(&stored),
+            "{stored} with three locations"
+        );
         let sum = |of: fn(&pb::Figures) -> u64| -> u64 {
             listed
                 .iter()
