@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "canopy/wire/v1/session.proto",
             "canopy/wire/v1/record.proto",
             "canopy/wire/v1/election.proto",
+            "canopy/wire/v1/decree.proto",
             "canopy/wire/v1/core.proto",
             "canopy/wire/v1/inspect.proto",
             "canopy/wire/v1/index.proto",

@@ -3,8 +3,10 @@
 //! so that tests can run them without sockets.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use canopy_core::decree::Bans;
 use canopy_core::keyspace::NodeId;
 use canopy_core::placement::Placement;
 use canopy_proto::wire;
@@ -52,6 +54,11 @@ pub trait Calls: Clone + Send + Sync + 'static {
 
     /// The wall clock, milliseconds since 1970.
     fn now_ms(&self) -> u64;
+
+    /// What the network's operator banned, as far as this peer knows now.
+    fn bans(&self) -> Arc<Bans> {
+        Arc::default()
+    }
 
     /// What keeps this peer from the overlay, for people, if it is known.
     fn trouble(&self) -> Option<String> {

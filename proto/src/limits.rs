@@ -19,6 +19,8 @@ pub const HELLO: usize = 4 * 1024;
 pub const FRAME: usize = 1024 * 1024;
 /// A mandate with the ballots of 63 jurors, and the signatures of 256 founders.
 pub const MANDATE: usize = 64 * 1024;
+/// A signed decree of the operator.
+pub const DECREE: usize = 2 * 1024;
 
 /// The largest encoded [`request::Kind`], by kind.
 pub fn request(kind: &request::Kind) -> usize {
@@ -41,6 +43,7 @@ pub fn core(kind: &core_message::Kind) -> usize {
         K::RosterDigest(_) => 256 * 1024,
         K::Roster(_) => FRAME,
         K::Muster(_) => 256 * 1024,
+        K::Decrees(_) | K::DecreeKeys(_) => 256 * 1024,
         K::Redirect(_) => FRAME,
         K::LoadReport(_) => 32 * 1024,
         K::Voters(_) => 64 * 1024,

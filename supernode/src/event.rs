@@ -116,10 +116,20 @@ pub enum EventKind {
     },
     /// An operator did something here.
     Operated {
-        /// What: `cordon`, `uncordon` or `drain`.
+        /// What: `cordon`, `uncordon`, `drain`, `step-down`, `elect`, `apply`, or what
+        /// was decreed through this peer.
         action: String,
         /// Who, as far as it is known.
         caller: String,
+    },
+    /// The network's operator decreed something, which this peer obeys from now on.
+    Decreed {
+        /// What it says: `ban`, `unban`, `designate`, `undesignate` or `policy`.
+        says: String,
+        /// What it is about.
+        subject: String,
+        /// Of decrees about one subject the highest counts.
+        sequence: u64,
     },
     /// Something an operator should look at.
     Warning {
@@ -206,6 +216,10 @@ impl fmt::Display for EventKind {
             }
             Self::HomeLost { node_id } => write!(f, "home lost: {}", node_id.short()),
             Self::Operated { action, caller } => write!(f, "{action} by {caller}"),
+            Self::Decreed { says, subject, .. } if says == subject => {
+                write!(f, "decreed: a new {subject}")
+            }
+            Self::Decreed { says, subject, .. } => write!(f, "decreed: {says} {subject}"),
             Self::Warning { message } => write!(f, "warning: {message}"),
             Self::Lagged { missed } => write!(f, "{missed} events were too fast to be shown"),
         }

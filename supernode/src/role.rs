@@ -275,6 +275,7 @@ impl Attendant {
     async fn run(mut self, mut stopped: watch::Receiver<bool>) {
         let mut roles = self.peer.role();
         let mut placements = self.peer.placement_changes();
+        let mut bans = self.peer.bans();
         let mut reports = tokio::time::interval(self.config.report_every);
         let mut retries = tokio::time::interval(self.config.retry);
         self.take_role(*roles.borrow_and_update());
@@ -291,6 +292,11 @@ impl Attendant {
                 _ = placements.changed() => {
                     if let Some(service) = self.service() {
                         service.placement_changed();
+                    }
+                }
+                Ok(()) = bans.changed() => {
+                    if let Some(service) = self.service() {
+                        service.bans_changed();
                     }
                 }
                 _ = reports.tick() => self.report(),

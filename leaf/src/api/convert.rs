@@ -21,6 +21,7 @@ pub(super) fn error(error: Error) -> Status {
                 Status::unavailable(message)
             }
             Code::Malformed => Status::invalid_argument(message),
+            Code::Banned => Status::permission_denied(message),
             _ => Status::failed_precondition(message),
         },
         Error::Record(_) | Error::Query(_) | Error::EmptyName | Error::Unsearchable(_) => {

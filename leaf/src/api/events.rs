@@ -85,6 +85,15 @@ fn kind(kind: EventKind) -> Kind {
             node_id: node_id.to_string(),
         }),
         EventKind::Operated { action, caller } => Kind::Operated(pb::Operated { action, caller }),
+        EventKind::Decreed {
+            says,
+            subject,
+            sequence,
+        } => Kind::Decreed(pb::Decreed {
+            says,
+            subject,
+            sequence,
+        }),
         EventKind::Warning { message } => Kind::Warning(pb::Warning { message }),
         EventKind::Lagged { missed } => Kind::Lagged(pb::Lagged { missed }),
     }

@@ -39,6 +39,8 @@ pub enum Error {
         last: String,
     },
     /// Super-nodes checked the request and refused it; trying again will not help.
+    /// [`Code::Banned`]: the network's operator banned the publisher, the content
+    /// or this peer.
     #[error("{peer} refused ({code:?}): {message}")]
     Refused {
         /// Who refused.
@@ -90,7 +92,12 @@ pub enum Error {
 /// come to the same one, so that asking on and on is of no use.
 pub(super) fn is_verdict(code: Code) -> bool {
     match code {
-        Code::Malformed | Code::Invalid | Code::Quota | Code::Network | Code::Version => true,
+        Code::Malformed
+        | Code::Invalid
+        | Code::Quota
+        | Code::Network
+        | Code::Version
+        | Code::Banned => true,
         Code::Unspecified
         | Code::Busy
         | Code::NotServing

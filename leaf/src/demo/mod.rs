@@ -15,11 +15,9 @@
 //! | `kill` | super-nodes die |
 //! | `balance` | load against capacity |
 //! | `summary` | what it came to |
-//! | `doors` | where to look into it: dashboard, metrics, control plane |
 //! | `show`, `tables` | how it looks |
 
 mod balance;
-mod doors;
 mod draw;
 mod find;
 mod fleet;

@@ -170,7 +170,8 @@ impl Heard {
                 (self.warnings <= MAX_WARNINGS)
                     .then(|| format!("{BAD}warning{BAD:#} {}: {message}", name(&by)))
             }
-            EventKind::HomeAttached { .. }
+            EventKind::Decreed { .. }
+            | EventKind::HomeAttached { .. }
             | EventKind::HomeLost { .. }
             | EventKind::Lagged { .. } => None,
         }

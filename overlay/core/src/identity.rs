@@ -25,6 +25,8 @@ pub enum Domain {
     Release,
     /// A share of a race's beacon.
     Beacon,
+    /// [`wire::Decree`]
+    Decree,
 }
 
 impl Domain {
@@ -36,6 +38,7 @@ impl Domain {
             Domain::Mandate => b"canopy mandate v1\0",
             Domain::Release => b"canopy release v1\0",
             Domain::Beacon => b"canopy beacon v1\0",
+            Domain::Decree => b"canopy decree v1\0",
         }
     }
 }

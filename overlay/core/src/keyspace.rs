@@ -148,7 +148,12 @@ pub mod keys {
 
     /// A value under the BLAKE3 hash of its data.
     pub fn content_value(data: &[u8]) -> Key {
-        Key::hash("content", &[blake3::hash(data).as_bytes()])
+        content(blake3::hash(data).as_bytes())
+    }
+
+    /// The value with this BLAKE3 hash.
+    pub fn content(hash: &[u8; 32]) -> Key {
+        Key::hash("content", &[hash])
     }
 
     /// Who has the content with this BLAKE3 hash.

@@ -24,6 +24,7 @@
 
 pub mod clock;
 pub mod contact;
+pub mod decree;
 pub mod election;
 pub mod identity;
 pub mod kademlia;

@@ -37,6 +37,8 @@ pub struct Entry {
     pub deputy: bool,
     /// Believed dead; it may come back.
     pub down: bool,
+    /// The operator banned its holder, or withdrew the designation.
+    pub barred: bool,
     /// What ended the mandate early.
     pub release: Option<wire::SignedRelease>,
     contact: Option<Contact>,
@@ -57,6 +59,7 @@ impl Entry {
             domain: mandate.domain.as_str().into(),
             deputy: mandate.deputy,
             down: false,
+            barred: false,
             release: None,
             contact: None,
             mandate: Some(verified.signed().clone()),
@@ -71,7 +74,12 @@ impl Entry {
     /// Holds a mandate that was not ended: it is owed its place as a
     /// super-node, dead or alive.
     pub fn in_office(&self) -> bool {
-        !self.deputy && self.release.is_none()
+        !self.deputy && self.release.is_none() && !self.barred
+    }
+
+    /// Elected in reserve, and may be called into office.
+    pub fn in_reserve(&self) -> bool {
+        self.deputy && self.release.is_none() && !self.barred
     }
 
     /// Serves, as far as this peer knows.
@@ -255,6 +263,14 @@ impl Roster {
     pub fn set_down(&mut self, node: &NodeId, down: bool) -> bool {
         let known = self.entries.get(node);
         known.is_some_and(|entry| entry.down != down) && self.edit(node, |entry| entry.down = down)
+    }
+
+    /// Marks whether the operator lets a node serve. True if that changed
+    /// something.
+    pub fn set_barred(&mut self, node: &NodeId, barred: bool) -> bool {
+        let known = self.entries.get(node);
+        let changes = known.is_some_and(|entry| entry.barred != barred);
+        changes && self.edit(node, |entry| entry.barred = barred)
     }
 
     /// Changes an entry; false if there is none.

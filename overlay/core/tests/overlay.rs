@@ -1,5 +1,7 @@
 //! Whole overlays of cores: they elect, survive, merge and shrink.
 
+#[path = "operator/decrees.rs"]
+mod decrees;
 mod harness;
 
 use std::time::Duration;

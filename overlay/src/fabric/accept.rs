@@ -92,6 +92,11 @@ async fn greet(inner: &Arc<Inner>, connection: Connection, place: Place) {
         // A probe, or a dialler that changed its mind.
         Err(_) => return,
     };
+    if let Some(no) = inner.banned(&peer) {
+        streams.refuse(&no).await;
+        close(&connection, close_code::REFUSED, &no.message);
+        return;
+    }
     let contact = inner.contact.load_full();
     let ours = hello::ours(&inner.config, &contact, connection.remote_address());
     let limits = &inner.config.limits;

@@ -100,6 +100,10 @@ async fn dial(inner: &Arc<Inner>, target: &Target) -> Outcome {
         close(&connection, close_code::PROBE, "a session is open");
         return Ok(session);
     }
+    if let Some(no) = inner.banned(&peer) {
+        close(&connection, close_code::REFUSED, &no.message);
+        return Err(no.into());
+    }
     let contact = inner.contact.load_full();
     match hello::dial(&inner.config, &contact, &connection, peer).await {
         Ok((agreed, streams)) => {

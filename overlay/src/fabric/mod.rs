@@ -10,6 +10,7 @@
 //! | [`config`], [`target`], [`error`], [`service`] | what a user of the fabric sees |
 //! | `tls`, `transport`, `socket`, `uplink` | identity, QUIC settings, the UDP socket and its limit |
 //! | `accept`, `dial`, `hello`, `registry` | how a session comes to be, and which one stays |
+//! | `expel` | peers that the operator banned |
 //! | `probe` | whether a peer answers at an address |
 //! | `session`, `pump`, `frame`, `outbox`, `pending` | what travels on it |
 //! | [`measure`] | timed traffic for ballots |
@@ -18,6 +19,7 @@ mod accept;
 pub mod config;
 mod dial;
 pub mod error;
+mod expel;
 mod frame;
 mod hello;
 pub mod measure;
@@ -41,6 +43,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use canopy_core::contact::Contact;
+use canopy_core::decree::Bans;
 use canopy_core::keyspace::NodeId;
 use quinn::{Endpoint, VarInt};
 
@@ -79,6 +82,7 @@ struct Inner {
     measure_server: Arc<quinn::ServerConfig>,
     contact: ArcSwap<Contact>,
     registry: Registry,
+    bans: ArcSwap<Bans>,
     dials: dial::Dials,
 }
 
@@ -128,6 +132,7 @@ impl Fabric {
         let inner = Arc::new(Inner {
             registry: Registry::new(config.identity.node_id()),
             contact: ArcSwap::from_pointee(contact),
+            bans: ArcSwap::default(),
             dials: dial::Dials::default(),
             line,
             client,

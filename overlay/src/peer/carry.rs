@@ -77,6 +77,10 @@ impl Carrier {
                 self.inner.placement.store(Arc::new(placement));
                 self.inner.placements.send_replace(version);
             }
+            Output::Bans(bans) => {
+                self.inner.fabric.set_bans(bans.clone());
+                self.inner.bans.send_replace(bans);
+            }
             Output::Role(role) => {
                 if role == Role::SuperNode {
                     // It needs no home, and looks for new ones afterwards.

@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use canopy_core::decree::Bans;
 use canopy_core::identity::Identity;
 use canopy_core::keyspace::NodeId;
 use canopy_core::node::{self, Core, Event, Input, Load, Role, Status};
@@ -97,6 +98,7 @@ struct Inner {
     placements: watch::Sender<u64>,
     role: watch::Sender<Role>,
     homes: watch::Sender<Vec<NodeId>>,
+    bans: watch::Sender<Arc<Bans>>,
     events: broadcast::Sender<PeerEvent>,
     join_error: Mutex<Option<(SocketAddr, DialError)>>,
 }
@@ -213,6 +215,7 @@ impl Peer {
             placements: watch::Sender::new(0),
             role: watch::Sender::new(core.role()),
             homes: watch::Sender::new(Vec::new()),
+            bans: watch::Sender::default(),
             events,
             join_error: Mutex::new(None),
         });
@@ -275,6 +278,11 @@ impl Peer {
         self.inner.homes.subscribe()
     }
 
+    /// What the network's operator banned, and every change of it.
+    pub fn bans(&self) -> watch::Receiver<Arc<Bans>> {
+        self.inner.bans.subscribe()
+    }
+
     /// Changes whenever the placement does; read it by [`Calls::placement`].
     pub fn placement_changes(&self) -> watch::Receiver<u64> {
         self.inner.placements.subscribe()
@@ -316,6 +324,22 @@ impl Peer {
     /// What it has it keeps. `false`: it may again.
     pub fn cordon(&self, on: bool) {
         self.inner.inputs.push(Input::Cordon(on));
+    }
+
+    /// Has that many more super-nodes elected now, if this peer runs the next
+    /// election.
+    pub fn call_election(&self, places: usize) {
+        self.inner.inputs.push(Input::CallElection(places));
+    }
+
+    /// Sends so many leaves of this super-node to each of these.
+    pub fn move_leaves(&self, moves: Vec<(NodeId, usize)>) {
+        self.inner.inputs.push(Input::MoveLeaves(moves));
+    }
+
+    /// The network's operator decreed something: checked, obeyed and passed on.
+    pub fn decree(&self, signed: wire::Signed) {
+        self.inner.inputs.push(Input::Decree(signed));
     }
 
     /// The operator designates this peer, for the first time or anew; checked
@@ -393,6 +417,10 @@ impl Calls for Peer {
 
     fn now_ms(&self) -> u64 {
         unix_ms()
+    }
+
+    fn bans(&self) -> Arc<Bans> {
+        self.inner.bans.borrow().clone()
     }
 
     async fn call(

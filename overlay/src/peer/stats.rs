@@ -105,7 +105,7 @@ impl Counters {
             Event::Role(_) => self.role_changes.one(),
             Event::SuperNodeUp { .. } => self.super_nodes_up.one(),
             Event::SuperNodeDown { .. } => self.super_nodes_down.one(),
-            Event::Homes(_) => {}
+            Event::Homes(_) | Event::Decreed { .. } => {}
             Event::ElectionOpened { .. } => self.elections_opened.one(),
             Event::Level { ballots, .. } => {
                 self.levels.one();

@@ -71,7 +71,9 @@ pub fn print_event(out: &mut impl Write, of: &Event, as_json: bool) {
 /// An event on one line.
 pub fn event(event: &Event) -> String {
     let style = match &event.kind {
-        EventKind::RoleChanged { .. } | EventKind::Operated { .. } => BOLD,
+        EventKind::RoleChanged { .. } | EventKind::Operated { .. } | EventKind::Decreed { .. } => {
+            BOLD
+        }
         EventKind::SuperNodeUp { .. } | EventKind::ElectionClosed { .. } => GOOD,
         EventKind::SuperNodeDown { .. } | EventKind::Warning { .. } => BAD,
         _ => return event.kind.to_string(),

@@ -42,8 +42,6 @@ pub use plan::{Plan, Setup, StartError};
 #[cfg(feature = "api")]
 pub(crate) use views::MAX_HOT;
 
-#[cfg(feature = "api")]
-use crate::control::DeskPlace;
 use crate::event::{BACKLOG, Event};
 #[cfg(feature = "api")]
 use crate::event::{EventKind, unix_ms};
@@ -81,8 +79,6 @@ struct Inner {
     control: OnceLock<SocketAddr>,
     /// Where a cordon is remembered over a restart.
     data_dir: Option<Arc<DataDir>>,
-    #[cfg(feature = "api")]
-    desk: DeskPlace,
 }
 
 impl Host {
@@ -152,8 +148,6 @@ impl Host {
             metrics,
             control: OnceLock::new(),
             data_dir: plan.data_dir,
-            #[cfg(feature = "api")]
-            desk: DeskPlace::default(),
         };
         let host = Self {
             inner: Arc::new(inner),
@@ -168,11 +162,6 @@ impl Host {
             host.peer().cordon(true);
         }
         Ok((host, watched))
-    }
-
-    #[cfg(feature = "api")]
-    pub(crate) fn desk(&self) -> &DeskPlace {
-        &self.inner.desk
     }
 
     /// The peer underneath.

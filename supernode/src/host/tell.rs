@@ -180,6 +180,15 @@ impl Told {
             E::ElectionClosed { term, elected } => {
                 vec![EventKind::ElectionClosed { term, elected }]
             }
+            E::Decreed {
+                subject,
+                says,
+                sequence,
+            } => vec![EventKind::Decreed {
+                says: says.to_owned(),
+                subject: subject.to_string(),
+                sequence,
+            }],
             E::MandateRefused { candidate, reason } => {
                 let whose =
                     candidate.map_or_else(String::new, |node| format!(" of {}", node.short()));

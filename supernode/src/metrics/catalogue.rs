@@ -100,6 +100,7 @@ const CRITERION: Label = label(
         "topology",
         "not_serving",
         "not_cordoned",
+        "not_banned",
         "uptime",
         "reachable",
         "uplink",

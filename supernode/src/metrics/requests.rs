@@ -21,7 +21,7 @@ pub(super) const NAMES: [&str; 7] = [
 ];
 
 /// Codes of refusals.
-pub(super) const CODES: [&str; 10] = [
+pub(super) const CODES: [&str; 11] = [
     "malformed",
     "invalid",
     "quota",
@@ -31,6 +31,7 @@ pub(super) const CODES: [&str; 10] = [
     "not_serving",
     "network",
     "internal",
+    "banned",
     "other",
 ];
 
@@ -103,7 +104,8 @@ impl Requests {
             Code::NotServing => 6,
             Code::Network => 7,
             Code::Internal => 8,
-            Code::Version | Code::Unspecified => 9,
+            Code::Banned => 9,
+            Code::Version | Code::Unspecified => 10,
         };
         self.0.refused[place].increment(1);
     }

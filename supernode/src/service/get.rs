@@ -8,6 +8,7 @@ use canopy_core::placement::R;
 use canopy_core::record::Record;
 use canopy_overlay::calls::{CallError, Calls};
 use canopy_proto::wire;
+use canopy_proto::wire::refusal::Code;
 use canopy_proto::wire::{Consistency, request, response};
 use prost::Message;
 
@@ -28,12 +29,19 @@ impl<C: Calls> Inner<C> {
             Ok(key) => key,
             Err(refusal) => return Some(Err(refusal)),
         };
+        if let Err(refusal) = self.readable(&key) {
+            return Some(Err(refusal));
+        }
         // Holding it is cheaper to know than owning it.
         let now_ms = self.calls.now_ms();
         let records = self.index.get(&key, now_ms, limit_of(get), false);
         if records.is_empty() || !self.calls.placement().owns(&self.me(), &key) {
             return None;
         }
+        let records = match self.shown(records) {
+            Ok(records) => records,
+            Err(refusal) => return Some(Err(refusal)),
+        };
         self.counters.got(true);
         self.heat.operation(&key, now_ms);
         Some(Ok(response::Kind::Get(wire::GetReply {
@@ -44,6 +52,7 @@ impl<C: Calls> Inner<C> {
 
     pub(super) async fn get(inner: &Arc<Self>, get: wire::Get) -> Answer {
         let key = key_of(&get)?;
+        inner.readable(&key)?;
         let placement = inner.calls.placement();
         let mut owners = placement.owners(&key, R);
         if owners.is_empty() {
@@ -78,7 +87,7 @@ impl<C: Calls> Inner<C> {
             hedged |= gather(inner, &next, needed, &request, &mut take).await;
         }
         read.repair(inner);
-        let records = read.finish(limit_of(&get))?;
+        let records = inner.shown(read.finish(limit_of(&get))?)?;
         inner.counters.got(!records.is_empty());
         inner.did(&key);
         Ok(response::Kind::Get(wire::GetReply {
@@ -102,6 +111,8 @@ struct Read {
     answers: Vec<(NodeId, BTreeMap<Key, Version>)>,
     /// Answers that settle what they say.
     firm: usize,
+    /// An owner has it, and it is banned.
+    banned: Option<wire::Refusal>,
 }
 
 impl Read {
@@ -114,6 +125,7 @@ impl Read {
             best: BTreeMap::new(),
             answers: Vec::new(),
             firm: 0,
+            banned: None,
         }
     }
 
@@ -123,8 +135,13 @@ impl Read {
         peer: NodeId,
         answer: Result<response::Kind, CallError>,
     ) -> Verdict {
-        let Ok(response::Kind::Get(reply)) = answer else {
-            return Verdict::More;
+        let reply = match answer {
+            Ok(response::Kind::Get(reply)) => reply,
+            Err(CallError::Refused { refusal, .. }) if refusal.code() == Code::Banned => {
+                self.banned = Some(refusal);
+                return Verdict::More;
+            }
+            _ => return Verdict::More,
         };
         let mut versions = BTreeMap::new();
         for signed in reply.records.iter().take(super::MAX_GET) {
@@ -206,6 +223,9 @@ impl Read {
     }
 
     fn finish(self, limit: usize) -> Result<Vec<wire::Signed>, wire::Refusal> {
+        if let Some(refusal) = self.banned.filter(|_| self.best.is_empty()) {
+            return Err(refusal);
+        }
         let enough = match self.best.is_empty() {
             // One owner alone may be the one that a write's quorum left out.
             true => 2.min(self.owners.len()),

@@ -77,7 +77,8 @@ impl<C: Calls> Inner<C> {
                 tokio::task::yield_now().await;
             }
             let record = Record::open(signed, self.calls.network(), now_ms);
-            out.push(record.map_err(|error| refuse::of_record(&error)));
+            let record = record.map_err(|error| refuse::of_record(&error));
+            out.push(record.and_then(|record| self.allows(&record).map(|()| record)));
         }
         Ok(out)
     }
@@ -139,9 +140,11 @@ impl<C: Calls> Inner<C> {
     pub(super) fn get_local(&self, get: &wire::Get) -> Answer {
         add(&self.counters.local_reads, 1);
         let key = key_of(get)?;
+        self.readable(&key)?;
         let limit = limit_of(get);
         let now_ms = self.calls.now_ms();
         let records = self.index.get(&key, now_ms, limit, true);
+        let records = self.shown(records)?;
         self.heat.operation(&key, now_ms);
         Ok(response::Kind::Get(wire::GetReply {
             settling: self.places.settling(),
@@ -163,13 +166,15 @@ impl<C: Calls> Inner<C> {
         self.heat.search(under.word(), now_ms);
         let page = self.index.search(search, now_ms);
         let page = page.map_err(|error| refuse::of_search(&error))?;
-        Ok(response::Kind::Search(wire::SearchReply {
+        let mut reply = wire::SearchReply {
             hits: page.hits,
             next: page.next,
             total: page.total,
             hedged: false,
             settling: self.places.settling(),
-        }))
+        };
+        self.sift(&mut reply);
+        Ok(response::Kind::Search(reply))
     }
 
     /// Says which of the offered records this node lacks. An empty offer means

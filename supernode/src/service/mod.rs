@@ -5,6 +5,7 @@
 //! a write that fewer than two owners (or all, where there are fewer) have on
 //! disk, and never answer "none" while an owner that may know was not asked.
 
+mod ban;
 mod config;
 mod gather;
 mod get;
@@ -23,6 +24,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use canopy_core::decree::Bans;
 use canopy_core::keyspace::{Key, NodeId};
 use canopy_core::placement::{Placement, Spread};
 use canopy_overlay::budget::RetryBudget;
@@ -76,6 +79,8 @@ struct Inner<C: Calls> {
     index: Arc<Index>,
     config: ServiceConfig,
     places: Places,
+    /// What the operator banned.
+    bans: ArcSwap<Bans>,
     latencies: Latencies,
     /// Whom this node asked how often.
     spread: Spread,
@@ -111,6 +116,7 @@ impl<C: Calls> IndexService<C> {
         let service = Self {
             inner: Arc::new(Inner {
                 places,
+                bans: ArcSwap::new(calls.bans()),
                 latencies: Latencies::new(&config),
                 spread: Spread::default(),
                 budget: RetryBudget::default(),
@@ -174,6 +180,9 @@ impl<C: Calls> IndexService<C> {
     /// `None`: call [`IndexService::handle`].
     pub fn try_now(&self, from: NodeId, kind: &request::Kind) -> Option<response::Kind> {
         let inner = &self.inner;
+        if let Err(refusal) = inner.admits(&from) {
+            return Some(response::Kind::Refusal(refusal));
+        }
         let answer = match kind {
             request::Kind::Ping(ping) => Ok(response::Kind::Pong(wire::Pong {
                 payload: ping.payload.clone(),

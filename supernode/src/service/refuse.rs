@@ -1,5 +1,6 @@
 //! Every refusal the index gives, with its code.
 
+use canopy_core::decree::Banned;
 use canopy_core::record::RecordError;
 use canopy_overlay::calls::CallError;
 use canopy_proto::wire;
@@ -21,6 +22,20 @@ pub(super) fn malformed(message: &str) -> wire::Refusal {
 
 pub(super) fn unavailable(message: impl Into<String>) -> wire::Refusal {
     refusal(Code::Unavailable, message)
+}
+
+pub(super) fn banned(what: &Banned) -> wire::Refusal {
+    let message = format!(
+        "the operator of this network banned {what}; nothing of it is stored or served: ask the operator to lift the ban"
+    );
+    refusal(Code::Banned, message)
+}
+
+pub(super) fn banned_content() -> wire::Refusal {
+    refusal(
+        Code::Banned,
+        "the operator of this network banned this content; it is not served: ask the operator to lift the ban",
+    )
 }
 
 pub(super) fn not_serving() -> wire::Refusal {

@@ -277,6 +277,8 @@ impl Pass {
     fn plan<C: Calls>(&self, inner: &Inner<C>, id: &Key) -> Option<Moving> {
         let signed = inner.index.one(id, inner.calls.now_ms(), true)?;
         let record = Record::trusted(&signed).ok()?;
+        // Nobody would take it; it ends where it lies.
+        inner.allows(&record).ok()?;
         let keys = record.placement_keys();
         let owners = |placement: &Placement| -> BTreeSet<NodeId> {
             let all = keys.iter().flat_map(|key| placement.owners(key, R));

@@ -116,6 +116,7 @@ impl<C: Calls> Inner<C> {
         let mut reply =
             merge(replies, page_size(&search)).ok_or_else(|| refusal.unwrap_or_else(failed))?;
         inner.totals.learn(&search, reply.total);
+        inner.sift(&mut reply);
         reply.hedged = hedged;
         add(&inner.counters.searches, 1);
         inner.did(&key);

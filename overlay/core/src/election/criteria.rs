@@ -54,6 +54,8 @@ pub struct Facts {
     pub super_node: bool,
     /// Its operator told it to take no new work.
     pub cordoned: bool,
+    /// The network's operator banned it.
+    pub banned: bool,
 }
 
 /// The thresholds.
@@ -133,7 +135,7 @@ pub fn evaluate(facts: &Facts, config: &CriteriaConfig) -> Verdict {
     }
 }
 
-fn own_will(facts: &Facts, config: &CriteriaConfig) -> [Criterion; 5] {
+fn own_will(facts: &Facts, config: &CriteriaConfig) -> [Criterion; 6] {
     let willing = match facts.stand {
         Stand::Always => true,
         Stand::Auto => !facts.frugal,
@@ -162,6 +164,7 @@ fn own_will(facts: &Facts, config: &CriteriaConfig) -> [Criterion; 5] {
         ),
         yes_no("not_serving", facts.super_node),
         yes_no("not_cordoned", facts.cordoned),
+        yes_no("not_banned", facts.banned),
         at_least_time("uptime", facts.uptime, uptime),
     ]
 }
@@ -278,12 +281,13 @@ mod tests {
             same_prefix: 15,
             super_node: false,
             cordoned: false,
+            banned: false,
         }
     }
 
     /// Each hindrance alone, and the one criterion that it fails.
     type Hindrance = (&'static str, fn(&mut Facts));
-    const HINDRANCES: [Hindrance; 15] = [
+    const HINDRANCES: [Hindrance; 16] = [
         ("willing", |f| f.stand = Stand::Never),
         ("willing", |f| f.frugal = true),
         ("topology", |f| f.topology = wire::Topology::Hybrid),
@@ -301,6 +305,7 @@ mod tests {
         ("prefix_cap", |f| f.same_prefix = 16),
         ("not_serving", |f| f.super_node = true),
         ("not_cordoned", |f| f.cordoned = true),
+        ("not_banned", |f| f.banned = true),
     ];
 
     #[test]
@@ -336,14 +341,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_verdict_is_the_and_of_what_it_lists(hindered in prop::collection::vec(any::<bool>(), 15)) {
+        fn the_verdict_is_the_and_of_what_it_lists(hindered in prop::collection::vec(any::<bool>(), 16)) {
             let mut facts = able();
             for ((_, hinder), on) in HINDRANCES.iter().zip(&hindered) {
                 if *on { hinder(&mut facts); }
             }
             let verdict = evaluate(&facts, &config());
             prop_assert_eq!(verdict.eligible, verdict.items.iter().all(|item| item.pass));
-            prop_assert_eq!(verdict.items.len(), 12);
+            prop_assert_eq!(verdict.items.len(), 13);
             prop_assert_eq!(verdict.eligible, !hindered.contains(&true));
         }
     }

@@ -58,6 +58,9 @@ impl Core {
         if mandate.officer != from {
             return Err("another officer's mandate".into());
         }
+        if self.decrees.bans().peer(&mandate.candidate) {
+            return Err("the operator banned it".into());
+        }
         match mandate.basis {
             Basis::Designated => return Err("only the operator signs a designation".into()),
             _ if self.config.topology == Topology::Hybrid => {
@@ -109,7 +112,7 @@ impl Core {
             return Err("it serves already: nobody is elected from office into reserve".into());
         }
         let raced = mandate.ballots.first().map(|b| b.ballot().term);
-        let deputy = known.filter(|entry| entry.deputy && entry.release.is_none());
+        let deputy = known.filter(|entry| entry.in_reserve());
         if raced != Some(mandate.term) && deputy.map(|entry| entry.term) != raced {
             return Err("it was measured in an earlier term, and is no deputy".into());
         }

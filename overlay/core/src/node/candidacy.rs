@@ -11,7 +11,7 @@ use super::timers::Timer;
 use super::{Config, Core, Output, Role, Stand};
 use crate::contact::{self, Contact, Network};
 use crate::election::backoff::Backoff;
-use crate::election::criteria::{CriteriaConfig, Facts, Verdict, evaluate};
+use crate::election::criteria::{Facts, Verdict, evaluate};
 use crate::keyspace::NodeId;
 use crate::time::{Now, Time};
 
@@ -152,12 +152,9 @@ impl Core {
             same_prefix: others().filter(|entry| same_prefix(entry.addrs())).count(),
             super_node: self.host.is_some(),
             cordoned: self.cordoned,
+            banned: self.decrees.bans().peer(&self.node_id()),
         };
-        let criteria = CriteriaConfig {
-            uplink_bps: self.config.floor_bps,
-            ..CriteriaConfig::new(&self.config.timing.election)
-        };
-        evaluate(&facts, &criteria)
+        evaluate(&facts, &self.overlay_criteria())
     }
 
     /// What this peer offers: the limit that its user set, else a guess that

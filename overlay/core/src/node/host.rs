@@ -96,6 +96,7 @@ impl Core {
                 alone_since: None,
             }));
             self.greet_members(now);
+            self.ask_for_decrees();
         }
         let contact = self.contact.clone();
         self.roster.contact(contact);
@@ -341,7 +342,7 @@ impl Core {
             self.host = None;
             self.timers.clear(Timer::Sync);
             let own = self.roster.get(&self.node_id());
-            let reserve = own.is_some_and(|entry| entry.deputy && entry.release.is_none());
+            let reserve = own.is_some_and(|entry| entry.in_reserve());
             self.set_role(if reserve { Role::Deputy } else { Role::Leaf });
             self.roster_changed(now);
             self.outputs.push_back(Output::Save);

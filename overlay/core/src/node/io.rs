@@ -1,11 +1,13 @@
 //! What goes into a [`Core`](super::Core) and what comes out.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use canopy_proto::wire;
 
 use crate::contact::Contact;
+use crate::decree::{Bans, Subject};
 use crate::election::criteria::Verdict;
 use crate::keyspace::NodeId;
 use crate::placement::Placement;
@@ -61,6 +63,14 @@ pub enum Input {
     Designated(wire::SignedMandate),
     /// The operator wants this peer to take on nothing new, or again to.
     Cordon(bool),
+    /// The network's operator decreed something: to be checked, obeyed and passed
+    /// on.
+    Decree(wire::Signed),
+    /// An operator wants that many more super-nodes elected now, if this peer is
+    /// the one to run the next election.
+    CallElection(usize),
+    /// An operator wants so many leaves of this super-node moved to each of these.
+    MoveLeaves(Vec<(NodeId, usize)>),
 }
 
 /// What a juror measured, both directions at the same time.
@@ -157,6 +167,9 @@ pub enum Output {
     Contact(Contact),
     /// The placement changed; the data plane takes this snapshot from now on.
     Placement(Placement),
+    /// What is banned changed; the data plane takes this snapshot from now on, and
+    /// no session to a banned peer is left.
+    Bans(Arc<Bans>),
     /// The role changed.
     Role(Role),
     /// Something worth saving happened; see [`Core::save`](super::Core::save).
@@ -259,6 +272,15 @@ pub enum Event {
         term: u64,
         /// Who got a mandate.
         elected: Vec<NodeId>,
+    },
+    /// The network's operator decreed something, and this peer obeys from now on.
+    Decreed {
+        /// What it is about.
+        subject: Subject,
+        /// What it says: the word of [`Order::as_str`](crate::decree::Order::as_str).
+        says: &'static str,
+        /// Its sequence.
+        sequence: u64,
     },
     /// A mandate from outside was refused.
     MandateRefused {

@@ -19,7 +19,6 @@ use super::sync::BATCH;
 use super::timers::Timer;
 use super::{Core, Output};
 use crate::contact::{self, Contact};
-use crate::election::criteria::CriteriaConfig;
 use crate::election::endorse::VerifyContext;
 use crate::election::mandate::{self, Basis};
 use crate::keyspace::NodeId;
@@ -239,7 +238,7 @@ impl Core {
         let Some(addr) = candidate.addrs.first() else {
             return false;
         };
-        let caps = CriteriaConfig::new(&self.config.timing.election);
+        let caps = self.overlay_criteria();
         let (host, network) = (host_of(addr), contact::prefix(addr));
         let (mut same_host, mut same_network) = (0, 0);
         let others = self

@@ -12,10 +12,13 @@
 //! | `muster`, `assembly` | what peers do while nobody serves |
 //! | `roster` | taking in mandates, contacts and releases |
 //! | `sync` | passing them on |
+//! | `decrees` | what the operator decreed: spread and obeyed |
 //! | `host` | leaves attached to this super-node |
 //! | `annals` | what is remembered of elections, for operators |
 //! | `lanes` | who may run which election |
 //! | `returning` | when the returning officer opens an election |
+//! | `moved` | leaves that an operator has moved |
+//! | `called` | elections that an operator calls |
 //! | `running`, `papers` | elections: the races, and the mandates that follow |
 //! | `race`, `levels` | one race: beacon and voters, then jury by jury |
 //! | `jury` | serving as juror and candidate |
@@ -25,8 +28,10 @@
 mod annals;
 mod assembly;
 mod audit;
+mod called;
 mod candidacy;
 mod config;
+mod decrees;
 mod homes;
 mod host;
 mod io;
@@ -34,6 +39,7 @@ mod jury;
 mod lanes;
 mod levels;
 mod merge;
+mod moved;
 mod muster;
 mod papers;
 mod race;
@@ -54,6 +60,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use crate::contact::Contact;
+use crate::decree::Register;
 use crate::election::criteria::Verdict;
 use crate::identity::Identity;
 use crate::keyspace::NodeId;
@@ -63,6 +70,7 @@ use crate::swim::{self, Swim};
 use crate::time::{Now, Time};
 
 pub use annals::{ElectionRecord, RaceRecord};
+pub use called::{CallRefused, Callable, MAX_CALLED};
 pub use config::{Config, Stand};
 pub use io::{Event, Input, Load, Measured, Output, Role, Status, SuperNodeStatus};
 pub use sync::Saved;
@@ -103,6 +111,7 @@ pub struct Core {
     candidacy: candidacy::State,
     /// The operator wants this peer to take on nothing new.
     cordoned: bool,
+    decrees: Register,
     homes: homes::State,
     muster: Option<Box<assembly::State>>,
     jury: jury::State,
@@ -143,6 +152,7 @@ impl Core {
             placement: Placement::empty(),
             role: Role::Leaf,
             cordoned: false,
+            decrees: Register::default(),
             homes: homes::State::default(),
             muster: None,
             jury: jury::State::new(now.at, config.uplink_bps),
@@ -164,6 +174,7 @@ impl Core {
         if let Some(mandate) = core.config.designation.clone() {
             core.designated(now, mandate);
         }
+        core.designated_before(now);
         core.timers.set(Timer::Bootstrap, now.at);
         core.timers.set(Timer::Candidacy, now.at);
         core
@@ -302,6 +313,9 @@ impl Core {
                 }
                 self.timers.at_latest(Timer::Candidacy, now.at);
             }
+            Input::Decree(signed) => self.decreed_here(now, signed),
+            Input::MoveLeaves(moves) => self.move_leaves(now, &moves),
+            Input::CallElection(places) => self.call_election(now, places),
         }
         self.hear_oneself(now);
     }
@@ -344,6 +358,9 @@ impl Core {
     }
 
     fn message(&mut self, now: Now, from: NodeId, kind: Kind) {
+        if self.turns_away(from, &kind) {
+            return;
+        }
         match kind {
             Kind::Gossip(packet) => self.on_gossip(now, from, &packet),
             Kind::RosterDigest(digest) => self.on_roster_digest(now, from, digest),
@@ -368,6 +385,8 @@ impl Core {
             Kind::AuditAsk(ask) => self.on_audit_ask(now, from, &ask),
             Kind::AuditReply(reply) => self.on_audit_reply(now, from, reply),
             Kind::Forward(forward) => self.on_forward(now, from, forward),
+            Kind::Decrees(decrees) => self.on_decrees(now, from, decrees),
+            Kind::DecreeKeys(keys) => self.on_decree_keys(from, &keys),
         }
     }
 

@@ -282,6 +282,7 @@ impl Core {
         let Some(candidate) = NodeId::from_slice(&voters.candidate) else {
             return;
         };
+        let bans = self.decrees.bans().clone();
         let Some((term, run)) = self.run_of(&candidate) else {
             return;
         };
@@ -292,7 +293,9 @@ impl Core {
             return;
         }
         for signed in voters.voters.iter().take(JURIES as usize * K + 1) {
-            if let Ok(contact) = Contact::open(signed) {
+            if let Ok(contact) = Contact::open(signed)
+                && !bans.peer(&contact.node_id)
+            {
                 let via = (contact.node_id != from).then_some(from);
                 run.voters
                     .entry(contact.node_id)

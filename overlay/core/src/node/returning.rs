@@ -178,7 +178,7 @@ impl Core {
 
     /// The law; several lanes each keep a part of what has to be there at least.
     fn law(&self) -> LawConfig {
-        let law = self.config.law();
+        let law = self.overlay_law();
         match self.lanes() {
             1 => law,
             _ => LawConfig { fewest: 1, ..law },
@@ -236,13 +236,13 @@ impl Core {
         }
     }
 
-    fn deputies(&self, lane: u64) -> impl Iterator<Item = &Entry> {
+    pub(super) fn deputies(&self, lane: u64) -> impl Iterator<Item = &Entry> {
         self.in_lane(lane)
-            .filter(|entry| entry.deputy && entry.release.is_none() && !entry.down)
+            .filter(|entry| entry.in_reserve() && !entry.down)
     }
 
     /// Candidates for `term` of its lane's reports, the largest claims first.
-    fn candidates(&self, term: u64) -> Vec<Entrant> {
+    pub(super) fn candidates(&self, term: u64) -> Vec<Entrant> {
         let Some(host) = &self.host else {
             return Vec::new();
         };
@@ -257,6 +257,9 @@ impl Core {
                 let (Some(claim_bps), Some(contact)) = (claim, contact) else {
                     continue;
                 };
+                if self.decrees.bans().peer(&contact.node_id) {
+                    continue;
+                }
                 let known = self.roster.get(&contact.node_id);
                 // Who served before needs a later term.
                 if known.is_none_or(|e| e.release.is_some() && e.term < term) {
@@ -335,7 +338,7 @@ impl Core {
     }
 
     /// Deputies first: they were measured already and serve at once.
-    fn grow(&mut self, now: Now, lane: u64, by: usize, reason: String) {
+    pub(super) fn grow(&mut self, now: Now, lane: u64, by: usize, reason: String) {
         let term = self.next_term(lane);
         let mut deputies: Vec<(u64, NodeId)> = self
             .deputies(lane)

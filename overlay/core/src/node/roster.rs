@@ -247,6 +247,11 @@ impl Core {
 
     fn mandate_taken(&mut self, now: Now, mandate: &VerifiedMandate, served: bool) {
         let mandate = mandate.mandate();
+        if self.decrees.voids(mandate) {
+            // It is kept like one that was ended: others need not send it again.
+            self.roster.set_barred(&mandate.candidate, true);
+            return self.roster_changed(now);
+        }
         let founded = mandate.basis == Basis::Founded && !mandate.assembly.is_empty();
         if founded && !self.assemblies.contains(&mandate.assembly) {
             if self.assemblies.len() == MAX_ASSEMBLIES {
@@ -509,6 +514,7 @@ impl Core {
     }
 
     pub(super) fn expiry_tick(&mut self, now: Now) {
+        self.expire_decrees(now);
         let over = self.roster.expire(now.unix_ms);
         for node in &over {
             self.event(Event::SuperNodeDown {

@@ -29,11 +29,12 @@ const COMPARED: usize = 8;
 /// Keys in one digest message.
 const MAX_KEYS: usize = 5_000;
 /// Leaves that are told of a change at once.
-const MAX_TOLD_LEAVES: usize = 256;
+pub(super) const MAX_TOLD_LEAVES: usize = 256;
 
-/// What a peer keeps over a restart: the super-nodes it knows.
+/// What a peer keeps over a restart: the super-nodes it knows, and what the
+/// operator decreed.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Saved(pub wire::RosterEntries);
+pub struct Saved(pub wire::Saved);
 
 impl Saved {
     /// For a file.
@@ -43,7 +44,7 @@ impl Saved {
 
     /// From a file; fails on anything else.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, prost::DecodeError> {
-        wire::RosterEntries::decode(Bytes::copy_from_slice(bytes)).map(Self)
+        wire::Saved::decode(Bytes::copy_from_slice(bytes)).map(Self)
     }
 }
 
@@ -57,15 +58,16 @@ impl Core {
     /// What to keep over a restart.
     pub fn save(&self) -> Saved {
         let entries = self.roster.entries().take(self.config.cache.max(MAX_KEYS));
-        Saved(wire::RosterEntries {
+        Saved(wire::Saved {
             entries: entries.map(|e| e.to_wire()).collect(),
-            dead: Vec::new(),
+            decrees: self.decrees.signed().cloned().collect(),
         })
     }
 
     /// Takes in what an earlier run saved: mandates that are still good count
     /// at once, and so do releases; the other addresses are peers to join by.
     pub(super) fn restore(&mut self, now: Now, saved: &Saved) {
+        self.restore_decrees(now, &saved.0.decrees);
         for entry in saved.0.entries.iter().take(MAX_KEYS) {
             let Some(contact) = Contact::given(&entry.contact) else {
                 continue;
@@ -115,8 +117,8 @@ impl Core {
         }
     }
 
-    /// Tells a few super-nodes and all leaves at once.
-    pub(super) fn spread(&mut self, entries: Vec<wire::RosterEntry>, except: Option<NodeId>) {
+    /// A few super-nodes that news go to at once; not `except`, who told it.
+    pub(super) fn confidants(&mut self, except: Option<NodeId>) -> Vec<NodeId> {
         let own = self.node_id();
         let nodes: Vec<NodeId> = self
             .roster
@@ -129,7 +131,12 @@ impl Core {
         } else {
             FAN_OUT_AMONG_MANY
         };
-        for node in self.pick(nodes, fan_out) {
+        self.pick(nodes, fan_out)
+    }
+
+    /// Tells a few super-nodes and all leaves at once.
+    pub(super) fn spread(&mut self, entries: Vec<wire::RosterEntry>, except: Option<NodeId>) {
+        for node in self.confidants(except) {
             self.send_entries(node, &entries, &[]);
         }
         // Many leaves ask when they compare: they need nobody's papers at once.
@@ -200,6 +207,7 @@ impl Core {
             want,
             leaf: !host,
             summary: false,
+            decrees: self.decrees_digest(),
         })
     }
 
@@ -212,10 +220,12 @@ impl Core {
             want: true,
             leaf: false,
             summary: true,
+            decrees: self.decrees_digest(),
         })
     }
 
     pub(super) fn on_roster_digest(&mut self, now: Now, from: NodeId, theirs: wire::RosterDigest) {
+        self.compare_decrees(from, &theirs);
         if theirs.summary && self.host.is_none() {
             // It takes this peer for a super-node.
             return self.redirect(from);

@@ -222,7 +222,7 @@ impl Maker {
     }
 
     fn kind(&mut self) -> Kind {
-        match self.0.random_range(0..23) {
+        match self.0.random_range(0..25) {
             0 => Kind::Gossip(self.bytes()),
             1 => Kind::RosterDigest(wire::RosterDigest {
                 digest: self.bytes(),
@@ -236,6 +236,7 @@ impl Maker {
                 want: self.0.random(),
                 leaf: self.0.random(),
                 summary: self.0.random(),
+                decrees: self.bytes(),
             }),
             2 | 3 => Kind::Roster(self.roster()),
             4 => Kind::SeatsAsk(wire::SeatsAsk {
@@ -340,6 +341,17 @@ impl Maker {
                 subject: self.bytes(),
                 endorsement: Some(self.endorsement()),
                 refusal: self.text(),
+            }),
+            22 => Kind::Decrees(wire::Decrees {
+                decrees: self.many(|m| m.signed().unwrap_or_default()),
+            }),
+            23 => Kind::DecreeKeys(wire::DecreeKeys {
+                keys: self.many(|m| wire::DecreeKey {
+                    subject: m.bytes(),
+                    sequence: m.number(),
+                    tie: m.number(),
+                }),
+                want: self.0.random(),
             }),
             _ => {
                 let inner = Kind::HomeLost(wire::HomeLost {

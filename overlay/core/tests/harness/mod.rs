@@ -15,6 +15,7 @@ use canopy_core::keyspace::{Key, NodeId};
 use canopy_core::node::{Config, Core, Event, Input, Measured, Output, Role, Saved, Stand};
 use canopy_core::preset::Preset;
 use canopy_core::time::{Now, Time};
+use canopy_proto::wire::core_message::Kind;
 use canopy_proto::wire::{CoreMessage, SignedMandate, Topology};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -108,6 +109,8 @@ pub struct World {
     measuring: Vec<(NodeId, u64, u64)>,
     cut: BTreeSet<(NodeId, NodeId)>,
     pub events: Vec<(u64, NodeId, Event)>,
+    /// Messages sent, of those that a test counts.
+    pub sent: BTreeMap<&'static str, u64>,
     /// How often each peer's timers fired.
     pub wakings: BTreeMap<NodeId, u64>,
     pub preset: Preset,
@@ -130,6 +133,7 @@ impl World {
             measuring: Vec::new(),
             cut: BTreeSet::new(),
             events: Vec::new(),
+            sent: BTreeMap::new(),
             wakings: BTreeMap::new(),
             preset: Preset::Local,
             loss_percent: 0,
@@ -474,12 +478,19 @@ impl World {
                     self.saved.insert(node, peer.core.save());
                 }
             }
-            Output::Placement(_) | Output::Role(_) => {}
+            Output::Placement(_) | Output::Role(_) | Output::Bans(_) => {}
         }
     }
 
     /// Once, twice or never, and in any order.
     fn post(&mut self, from: NodeId, to: NodeId, message: Box<CoreMessage>) {
+        let counted = match &message.kind {
+            Some(Kind::RosterDigest(_)) => "roster_digest",
+            Some(Kind::Decrees(_)) => "decrees",
+            Some(Kind::DecreeKeys(_)) => "decree_keys",
+            _ => "other",
+        };
+        *self.sent.entry(counted).or_default() += 1;
         let faulty = self.loss_percent + self.twice_percent > 0;
         let lot = if faulty {
             self.rng.random_range(0..100)

@@ -96,7 +96,7 @@ impl World {
             Output::Role(role) => self.role(id, role),
             Output::Event(event) => self.event(id, event),
             // Read from the core when they are needed.
-            Output::Contact(_) | Output::Save => {}
+            Output::Contact(_) | Output::Save | Output::Bans(_) => {}
             Output::Placement(placement) => {
                 if let Some(data) = &self.data {
                     data.placed(id, &placement);

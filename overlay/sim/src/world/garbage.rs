@@ -25,7 +25,10 @@ impl World {
             return;
         };
         let message = match draw.below(3) {
-            0 => Kind::Roster(core.save().0),
+            0 => Kind::Roster(wire::RosterEntries {
+                entries: core.save().0.entries,
+                dead: Vec::new(),
+            }),
             1 => Kind::Muster(wire::Muster {
                 members: vec![wire::MusterEntry {
                     contact: Some(core.contact().signed.clone()),

@@ -251,5 +251,7 @@ fn kind_name(message: &CoreMessage) -> &'static str {
         Some(Kind::AuditAsk(_)) => "audit ask",
         Some(Kind::AuditReply(_)) => "audit reply",
         Some(Kind::Forward(_)) => "forward",
+        Some(Kind::Decrees(_)) => "decrees",
+        Some(Kind::DecreeKeys(_)) => "decree keys",
     }
 }
