@@ -15,9 +15,11 @@
 //! | `kill` | super-nodes die |
 //! | `balance` | load against capacity |
 //! | `summary` | what it came to |
+//! | `doors` | where to look into it: dashboard, metrics, control plane |
 //! | `show`, `tables` | how it looks |
 
 mod balance;
+mod doors;
 mod draw;
 mod find;
 mod fleet;

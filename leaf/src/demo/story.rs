@@ -1,7 +1,6 @@
 //! The demo from start to end.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,10 +8,10 @@ use std::time::Duration;
 
 use canopy_core::keyspace::NodeId;
 use canopy_core::placement::Placement;
-use canopy_supernode::http::{Http, Serving};
 use tokio::time::Instant;
 
 use super::balance::{Owned, Share, max_over_mean, spread};
+use super::doors::Doors;
 use super::draw::Draw;
 use super::fleet::{Fleet, Mate};
 use super::kill::{Death, kill_one};
@@ -70,13 +69,21 @@ pub async fn run(
         args,
         capacity: BTreeMap::new(),
     };
+    let mut doors = Doors::default();
     let outcome = tokio::select! {
-        outcome = story.tell(files) => outcome,
+        outcome = story.tell(files, &mut doors) => outcome,
         _ = tokio::signal::ctrl_c() => Err(DemoError::Interrupted),
     };
     if let Ok(summary) = &outcome {
         tell(summary);
         if stay {
+            // Whoever had them open may be among the dead.
+            let survivor = fleet.alive().find(|mate| mate.serves());
+            if let Some(mate) = survivor
+                && !doors.lead_somewhere(&fleet)
+            {
+                doors.open(mate, &fleet, &show).await;
+            }
             show.line("the peers stay up until interrupted (Ctrl-C)");
             // An error says that interrupts cannot be caught: then it ends now.
             let _ = tokio::signal::ctrl_c().await;
@@ -106,7 +113,7 @@ struct Run {
 }
 
 impl Story {
-    async fn tell(mut self, files: Vec<Found>) -> Result<Summary, DemoError> {
+    async fn tell(mut self, files: Vec<Found>, doors: &mut Doors) -> Result<Summary, DemoError> {
         self.introduce();
         if !settle::first_answer(&self.fleet, ELECTION).await {
             return Err(DemoError::NoElection(ELECTION));
@@ -123,8 +130,7 @@ impl Story {
         let items = items?;
         self.learn_capacity();
         let owned = self.show_elected(&placement);
-        // Open until the demo ends, also when that super-node is killed.
-        let _metrics = self.open_metrics(&placement).await;
+        self.open_doors(&placement, doors).await;
 
         self.show.title(format!(
             "{} files are published by all peers in turn",
@@ -225,19 +231,12 @@ impl Story {
         owned
     }
 
-    /// The metrics of the strongest super-node, for whoever wants to look.
-    async fn open_metrics(&self, placement: &Placement) -> Option<Serving> {
+    /// Whoever wants to look is shown the strongest super-node's way in.
+    async fn open_doors(&self, placement: &Placement, doors: &mut Doors) {
         let members = tables::by_rank(&self.fleet, placement);
-        let mate = members.iter().find_map(|m| self.fleet.by_id(&m.node))?;
-        let http = Http::bind((Ipv4Addr::LOCALHOST, 0).into()).await;
-        let http = http.inspect_err(|error| tracing::warn!(%error, "demo.metrics"));
-        let serving = http.ok()?.serve(mate.leaf.clone());
-        let name = self.fleet.name(&mate.id());
-        self.show.line(format!(
-            "  metrics of {name} until the end: http://{}/metrics",
-            serving.addr()
-        ));
-        Some(serving)
+        if let Some(mate) = members.iter().find_map(|m| self.fleet.by_id(&m.node)) {
+            doors.open(mate, &self.fleet, &self.show).await;
+        }
     }
 
     fn tell_published(&self, tally: &Tally) {

@@ -45,19 +45,38 @@ pub(crate) async fn host(
     others: &[&Host],
     process_cpu: bool,
 ) -> Host {
+    let setup = Setup {
+        process_cpu,
+        ..setup(operator, secret, others, "")
+    };
+    started(setup).await
+}
+
+/// The same in a zone.
+pub(crate) async fn host_in(operator: &Identity, secret: u8, others: &[&Host], zone: &str) -> Host {
+    started(setup(operator, secret, others, zone)).await
+}
+
+async fn started(setup: Setup) -> Host {
+    let plan = setup.plan().await.expect("valid");
+    Host::start(plan).await.expect("loopback has free ports")
+}
+
+fn setup(operator: &Identity, secret: u8, others: &[&Host], zone: &str) -> Setup {
     let identity = Identity::from_secret([secret; 32]);
     let terms = Terms {
         network: "canopy".into(),
         node: identity.node_id(),
         capacity_bps: UPLINK,
         days: 1,
-        zone: String::new(),
+        zone: zone.to_owned(),
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now_ms = now.expect("after 1970").as_millis() as u64;
     let designation = Designation::sign(operator, &terms, None, now_ms).expect("valid");
-    let setup = Setup {
+    Setup {
         settings: Settings {
+            zone: (!zone.is_empty()).then(|| zone.to_owned()),
             operator: Some(operator.node_id()),
             peers: others.iter().map(|host| addr(host)).collect(),
             preset: Some(Preset::Local),
@@ -66,11 +85,8 @@ pub(crate) async fn host(
         },
         identity: Some(identity),
         designation: Some(designation.signed().clone()),
-        process_cpu,
         ..Setup::default()
-    };
-    let plan = setup.plan().await.expect("valid");
-    Host::start(plan).await.expect("loopback has free ports")
+    }
 }
 
 pub(crate) async fn leaf(host: &Host, operator: &Identity) -> Leaf {

@@ -7,10 +7,13 @@ use canopy_core::keyspace::NodeId;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::decree_args::{
+    ApplyArgs, BanArgs, DecreesArgs, ElectArgs, PlanArgs, PolicyArgs, UnbanArgs, UndesignateArgs,
+};
 use super::flags::{HttpFlag, PeerFlags};
 use super::view_args::{HotArgs, ShardsArgs, WatchFlag};
 use crate::designation::MAX_DAYS;
-use crate::settings::{Bandwidth, DEFAULT_NETWORK};
+use crate::settings::Bandwidth;
 
 /// Printed below `supernode --help`.
 const EXIT_CODES: &str = "\
@@ -41,8 +44,19 @@ pub(super) enum Command {
     Run(Box<RunArgs>),
     /// Makes an operator key, and prints the public key that peers are given
     OperatorKey(KeyArgs),
-    /// Signs an operator's word that a host serves
-    Designate(DesignateArgs),
+    /// Has a host serve by the operator's word: through the overlay, or with -o as
+    /// a file for the host
+    Designate(Box<DesignateArgs>),
+    /// Ends that: the host serves no more by designation
+    Undesignate(UndesignateArgs),
+    /// Bans a peer, a publisher or a content from the overlay
+    Ban(BanArgs),
+    /// Lifts a ban
+    Unban(UnbanArgs),
+    /// Lists what the operator decreed
+    Decrees(DecreesArgs),
+    /// Shows what elections go by, or sets it
+    Policy(PolicyArgs),
     /// Shows the overlay in one page: who serves, how busy, how evenly
     Status(StatusArgs),
     /// Lists super-nodes and deputies
@@ -61,10 +75,19 @@ pub(super) enum Command {
     Events(EventsArgs),
     /// Has the host take on nothing new: no leaf, no mandate
     Cordon(ActArgs),
-    /// Lets the host take on leaves and mandates again
+    /// Lets the host take on leaves and mandates again, also after a drain
+    #[command(visible_alias = "resume")]
     Uncordon(ActArgs),
     /// Has the host hand over all it has and serve no more
     Drain(DrainArgs),
+    /// Shows what a change would move and how evenly work would be spread then
+    Plan(Box<PlanArgs>),
+    /// Makes a change that was planned, if the overlay is as it was
+    Apply(ApplyArgs),
+    /// Has the host lay its role down; it may be elected again
+    StepDown(DrainArgs),
+    /// Has more super-nodes elected now, by the host that runs the next election
+    Elect(ElectArgs),
     /// Prints a completion script for a shell
     Completions(CompletionArgs),
 }
@@ -336,15 +359,14 @@ pub(super) struct DesignateArgs {
     /// What the host can send, e.g. "100 Mbit/s"; its share of the keys follows
     #[arg(long, value_name = "RATE")]
     pub(super) capacity: Bandwidth,
-    /// Name of the overlay
+    /// Name of the overlay, of a file [default: canopy]
     #[arg(
         long,
         env = "CANOPY_NETWORK",
         value_name = "NAME",
-        default_value = DEFAULT_NETWORK,
         hide_env_values = true
     )]
-    pub(super) network: String,
+    pub(super) network: Option<String>,
     /// For how many days
     #[arg(long, default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_DAYS)))]
     pub(super) days: u32,
@@ -356,12 +378,15 @@ pub(super) struct DesignateArgs {
         hide_default_value = true
     )]
     pub(super) zone: String,
-    /// Where the designation goes; replaces an older one
+    /// Write a file for `supernode run --designation`, and ask no host; replaces an
+    /// older one
     #[arg(short, long, value_name = "FILE")]
-    pub(super) output: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
+    pub(super) output: Option<PathBuf>,
+    /// Only say what would change
+    #[arg(long, conflicts_with = "output")]
+    pub(super) dry_run: bool,
+    #[command(flatten)]
+    pub(super) ask: AskArgs,
 }
 
 #[derive(Args, Debug)]
@@ -397,6 +422,19 @@ mod tests {
             &["supernode", "run", "--uplink", "fast"],
             &["supernode", "run", "--api", "127.0.0.1:1"],
             &["supernode", "designate", "--node", "me"],
+            &["supernode", "ban", "--operator-key", "k"],
+            &["supernode", "ban", "--peer", "short", "--operator-key", "k"],
+            &[
+                "supernode",
+                "unban",
+                "--content",
+                "xy",
+                "--operator-key",
+                "k",
+            ],
+            &["supernode", "undesignate", &node],
+            &["supernode", "policy", "--grow", "120"],
+            &["supernode", "elect", "17"],
             &["supernode", "operator-key"],
             &["supernode", "members", "--limit", "0"],
             &["supernode", "locate"],

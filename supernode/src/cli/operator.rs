@@ -1,5 +1,6 @@
 //! What an operator does once: make a key, and sign designations.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::json;
@@ -10,6 +11,7 @@ use super::output::{note, print, print_json};
 use crate::designation::{Designation, Terms};
 use crate::event::unix_ms;
 use crate::secret;
+use crate::settings::DEFAULT_NETWORK;
 
 /// `supernode operator-key`.
 pub(super) fn key(args: &KeyArgs) -> Result<ExitCode, Failure> {
@@ -31,11 +33,11 @@ pub(super) fn key(args: &KeyArgs) -> Result<ExitCode, Failure> {
     print(&format!("{public}\n"))
 }
 
-/// `supernode designate`.
-pub(super) fn designate(args: &DesignateArgs) -> Result<ExitCode, Failure> {
+/// `supernode designate -o`.
+pub(super) fn designate(args: &DesignateArgs, output: &Path) -> Result<ExitCode, Failure> {
     let operator = secret::read(&args.operator_key)?;
     let terms = Terms {
-        network: args.network.clone(),
+        network: args.network.clone().unwrap_or(DEFAULT_NETWORK.to_owned()),
         node: args.node,
         capacity_bps: args.capacity.0,
         days: args.days,
@@ -43,11 +45,11 @@ pub(super) fn designate(args: &DesignateArgs) -> Result<ExitCode, Failure> {
     };
     let made = Designation::sign(&operator, &terms, None, unix_ms())
         .map_err(|error| Failure::usage(format!("such a designation {error}")))?;
-    let path = args.output.display();
-    std::fs::write(&args.output, made.to_bytes())
+    let path = output.display();
+    std::fs::write(output, made.to_bytes())
         .map_err(|error| Failure::local(format!("cannot write {path}: {error}")))?;
     let mandate = made.mandate();
-    if args.json {
+    if args.ask.json {
         return print_json(&json!({
             "node_id": mandate.candidate.to_string(),
             "operator": made.operator().to_string(),

@@ -1,8 +1,9 @@
-//! What an operator has this peer do: cordon and drain. Everything may be asked
+//! What an operator has this peer do: cordon, drain, step down, elect. Everything may be asked
 //! again, and what is no dry run is told as an event.
 
 use std::time::Duration;
 
+use canopy_core::node::MAX_CALLED;
 use canopy_core::placement::R;
 use canopy_overlay::calls::Calls;
 use canopy_proto::control as pb;
@@ -13,6 +14,7 @@ use tonic::Status;
 use super::watch::Stream;
 use crate::host::Host;
 use crate::service::HandOver;
+use crate::settings::Topology;
 use crate::status::Role;
 
 /// Longest name of a caller, bytes.
@@ -55,7 +57,7 @@ fn set_cordon(host: &Host, on: bool) -> Result<(), Status> {
 }
 
 /// Whether this peer is the one that is meant.
-fn meant(host: &Host, node_id: &str) -> Result<(), Status> {
+pub(super) fn meant(host: &Host, node_id: &str) -> Result<(), Status> {
     let own = host.node_id().to_string();
     let wanted = node_id.to_ascii_lowercase();
     if wanted.is_empty() || (wanted.len() >= 8 && own.starts_with(&wanted)) {
@@ -66,7 +68,7 @@ fn meant(host: &Host, node_id: &str) -> Result<(), Status> {
     )))
 }
 
-fn named(caller: &str) -> Result<&str, Status> {
+pub(super) fn named(caller: &str) -> Result<&str, Status> {
     let plain = caller.len() <= MAX_CALLER && !caller.chars().any(char::is_control);
     match (plain, caller.is_empty()) {
         (false, _) => Err(Status::invalid_argument(format!(
@@ -86,17 +88,7 @@ pub(super) fn drain(
     meant(host, &request.node_id)?;
     let caller = named(caller)?;
     let serves = host.role() == Role::SuperNode;
-    let others = others(host) as usize;
-    if serves && others == 0 {
-        return Err(Status::failed_precondition(
-            "nobody else serves: there is nobody to hand over to; let another host serve first",
-        ));
-    }
-    if serves && others < R && !request.force {
-        return Err(Status::failed_precondition(format!(
-            "{others} super-nodes would be left, too few for {R} copies; let another host serve first, or force it"
-        )));
-    }
+    may_leave(host, request.force)?;
     if request.dry_run {
         let planned = pb::DrainProgress {
             phase: "planned".to_owned(),
@@ -124,6 +116,91 @@ pub(super) fn drain(
         let progress = drain.next().await?;
         Some((Ok(progress), drain))
     })))
+}
+
+/// `StepDown`.
+pub(super) fn step_down(
+    host: &Host,
+    request: &pb::StepDownRequest,
+    caller: &str,
+) -> Result<pb::StepDownReply, Status> {
+    meant(host, &request.node_id)?;
+    let caller = named(caller)?;
+    let holds = matches!(host.role(), Role::SuperNode | Role::Deputy);
+    may_leave(host, request.force)?;
+    if holds && !request.dry_run {
+        host.operated("step-down", caller);
+        host.peer().step_down();
+    }
+    let note = match (holds, host.figures().cordoned) {
+        (false, _) => "it neither serves nor is in reserve",
+        (true, true) => "it is cordoned, and stands for election again after `uncordon`",
+        (true, false) => {
+            "it stands for election again after its back-off; a designation that it holds is void"
+        }
+    };
+    Ok(pb::StepDownReply {
+        node_id: host.node_id().to_string(),
+        changed: holds,
+        note: note.to_owned(),
+    })
+}
+
+/// `CallElection`.
+pub(super) async fn call_election(
+    host: &Host,
+    request: &pb::CallElectionRequest,
+    caller: &str,
+) -> Result<pb::CallElectionReply, Status> {
+    let caller = named(caller)?;
+    let places = match request.places as usize {
+        0 => 1,
+        places if places <= MAX_CALLED => places,
+        places => {
+            let why = format!("places: {places} is over {MAX_CALLED}; call more than once");
+            return Err(Status::invalid_argument(why));
+        }
+    };
+    let closing = || Status::unavailable("this peer is closing; ask another");
+    if host.topology() == Topology::Hybrid {
+        return Err(Status::failed_precondition(
+            "in the topology hybrid nobody is elected; designate a host with `supernode designate`",
+        ));
+    }
+    let callable = host.peer().look(|core, now| core.callable(now)).await;
+    let callable = callable.ok_or_else(closing)?;
+    let callable = callable.map_err(|why| Status::failed_precondition(why.to_string()))?;
+    let mut opened = false;
+    if !request.dry_run {
+        host.peer().call_election(places);
+        let running = host.peer().look(|core, _| core.election()).await;
+        opened = running.ok_or_else(closing)? == Some(callable.term);
+        if opened {
+            host.operated("elect", caller);
+        }
+    }
+    Ok(pb::CallElectionReply {
+        term: callable.term,
+        candidates: callable.candidates as u32,
+        deputies: callable.deputies as u32,
+        opened,
+    })
+}
+
+/// Refuses where too few would be left.
+fn may_leave(host: &Host, force: bool) -> Result<(), Status> {
+    if host.role() != Role::SuperNode {
+        return Ok(());
+    }
+    match others(host) as usize {
+        0 => Err(Status::failed_precondition(
+            "nobody else serves: there is nobody to hand over to; let another host serve first",
+        )),
+        others if others < R && !force => Err(Status::failed_precondition(format!(
+            "{others} super-nodes would be left, too few for {R} copies; let another host serve first, or force it"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn others(host: &Host) -> u32 {

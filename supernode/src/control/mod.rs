@@ -16,7 +16,9 @@
 //! | `desk` | what all who look at the overlay share |
 //! | `overview` | the overlay in one page |
 //! | `access` | who may call |
-//! | `act` | cordon and drain |
+//! | `act` | what this peer does at an operator's word |
+//! | `plan`, `rebalance` | what a change would move; plans, and applying them |
+//! | `enact` | decrees of the network's operator |
 //! | `explain` | how an election went |
 //! | `locate` | who owns a key |
 //! | `log` | what happened, with revisions |
@@ -31,6 +33,7 @@ mod balance;
 mod board;
 mod convert;
 mod desk;
+mod enact;
 mod explain;
 mod hot;
 mod list;
@@ -38,7 +41,9 @@ mod locate;
 mod log;
 mod overview;
 mod page;
+mod plan;
 mod poll;
+mod rebalance;
 mod service;
 mod shards;
 mod survey;
@@ -59,6 +64,7 @@ use tonic::transport::{Identity, Server, ServerTlsConfig};
 use access::Access;
 
 pub use access::AccessError;
+pub(crate) use enact::told;
 
 #[cfg(feature = "cli")]
 pub(crate) use board::Board;

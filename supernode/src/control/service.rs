@@ -13,10 +13,11 @@ use super::desk::Desk;
 use super::hot::Wanted;
 use super::list::Query;
 use super::overview::overview;
+use super::rebalance::Plans;
 use super::shards::{self, Shards};
 use super::survey::{Member, Picture};
 use super::watch::{Gate, Stream, events, loads};
-use super::{access, act, convert, explain, locate};
+use super::{access, act, convert, enact, explain, locate};
 use crate::event::unix_ms;
 use crate::host::Host;
 
@@ -26,6 +27,7 @@ pub(super) struct Service {
     host: Host,
     desk: Arc<Desk>,
     gate: Gate,
+    plans: Plans,
 }
 
 impl Service {
@@ -34,6 +36,7 @@ impl Service {
         Self {
             desk: Desk::of(&host),
             gate: Gate::new(closed),
+            plans: Plans::default(),
             host,
         }
     }
@@ -209,5 +212,67 @@ impl Control for Service {
         let place = self.gate.place()?;
         let progress = act::drain(&self.host, request.into_inner(), &caller)?;
         Ok(Response::new(self.gate.hold(place, progress)))
+    }
+
+    async fn step_down(
+        &self,
+        request: Request<pb::StepDownRequest>,
+    ) -> Result<Response<pb::StepDownReply>, Status> {
+        let caller = access::operator(&request, &request.get_ref().caller)?;
+        let reply = act::step_down(&self.host, request.get_ref(), &caller)?;
+        Ok(Response::new(reply))
+    }
+
+    async fn call_election(
+        &self,
+        request: Request<pb::CallElectionRequest>,
+    ) -> Result<Response<pb::CallElectionReply>, Status> {
+        let caller = access::operator(&request, &request.get_ref().caller)?;
+        let reply = act::call_election(&self.host, request.get_ref(), &caller).await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn plan_rebalance(
+        &self,
+        request: Request<pb::PlanRebalanceRequest>,
+    ) -> Result<Response<pb::PlanRebalanceReply>, Status> {
+        let picture = self.picture().await?;
+        let request = request.into_inner();
+        let reply = self.plans.plan(&self.host, &picture, request).await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn apply_rebalance(
+        &self,
+        request: Request<pb::ApplyRebalanceRequest>,
+    ) -> Result<Response<pb::ApplyRebalanceReply>, Status> {
+        let caller = access::operator(&request, &request.get_ref().caller)?;
+        let request = request.into_inner();
+        let reply = self.plans.apply(&self.host, request, &caller).await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn enact(
+        &self,
+        request: Request<pb::EnactRequest>,
+    ) -> Result<Response<pb::EnactReply>, Status> {
+        let caller = access::operator(&request, &request.get_ref().caller)?;
+        let reply = enact::enact(&self.host, request.into_inner(), &caller).await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn list_decrees(
+        &self,
+        request: Request<pb::ListDecreesRequest>,
+    ) -> Result<Response<pb::ListDecreesReply>, Status> {
+        let reply = enact::list(&self.host, request.get_ref()).await?;
+        Ok(Response::new(reply))
+    }
+
+    async fn get_policy(
+        &self,
+        _: Request<pb::GetPolicyRequest>,
+    ) -> Result<Response<pb::GetPolicyReply>, Status> {
+        Ok(Response::new(enact::policy(&self.host).await?))
     }
 }

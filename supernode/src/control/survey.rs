@@ -44,11 +44,17 @@ pub(super) enum State {
     Down,
     Deputy,
     Released,
+    Barred,
 }
 
 impl State {
-    pub(super) const ALL: [State; 4] =
-        [State::Serving, State::Down, State::Deputy, State::Released];
+    pub(super) const ALL: [State; 5] = [
+        State::Serving,
+        State::Down,
+        State::Deputy,
+        State::Released,
+        State::Barred,
+    ];
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
@@ -56,6 +62,7 @@ impl State {
             State::Down => "down",
             State::Deputy => "deputy",
             State::Released => "released",
+            State::Barred => "barred",
         }
     }
 }
@@ -66,6 +73,7 @@ impl Member {
             node: entry.node(),
             addrs: entry.addrs().to_vec(),
             state: match entry {
+                entry if entry.barred => State::Barred,
                 entry if entry.release.is_some() => State::Released,
                 entry if entry.deputy => State::Deputy,
                 entry if entry.down => State::Down,

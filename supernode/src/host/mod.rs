@@ -42,6 +42,8 @@ pub use plan::{Plan, Setup, StartError};
 #[cfg(feature = "api")]
 pub(crate) use views::MAX_HOT;
 
+#[cfg(feature = "api")]
+use crate::control::DeskPlace;
 use crate::event::{BACKLOG, Event};
 #[cfg(feature = "api")]
 use crate::event::{EventKind, unix_ms};
@@ -79,6 +81,8 @@ struct Inner {
     control: OnceLock<SocketAddr>,
     /// Where a cordon is remembered over a restart.
     data_dir: Option<Arc<DataDir>>,
+    #[cfg(feature = "api")]
+    desk: DeskPlace,
 }
 
 impl Host {
@@ -148,6 +152,8 @@ impl Host {
             metrics,
             control: OnceLock::new(),
             data_dir: plan.data_dir,
+            #[cfg(feature = "api")]
+            desk: DeskPlace::default(),
         };
         let host = Self {
             inner: Arc::new(inner),
@@ -162,6 +168,11 @@ impl Host {
             host.peer().cordon(true);
         }
         Ok((host, watched))
+    }
+
+    #[cfg(feature = "api")]
+    pub(crate) fn desk(&self) -> &DeskPlace {
+        &self.inner.desk
     }
 
     /// The peer underneath.

@@ -5,8 +5,10 @@
 
 mod access;
 mod act;
+mod enact;
 mod explain;
 mod overlay;
 mod overview;
+mod rebalance;
 mod views;
 mod watch;

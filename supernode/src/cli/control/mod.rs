@@ -3,18 +3,25 @@
 //! | file | what it does |
 //! |---|---|
 //! | `client` | finds the control plane and connects to it |
+//! | `decree` | what the operator decrees |
+//! | `plan` | plans, and applying them |
 //! | `show`, `tell`, `heat` | answers as people read them |
 //! | `views` | commands that show where records and work lie |
 //! | `repeat` | an answer once, or again and again |
 
 mod client;
+mod decree;
 #[cfg(test)]
 mod golden;
 mod heat;
+mod plan;
 mod repeat;
 mod show;
 mod tell;
 mod views;
+
+pub(super) use decree::{ban, decrees, designate, policy, unban, undesignate};
+pub(super) use plan::{apply, plan};
 
 use std::process::ExitCode;
 
@@ -29,6 +36,7 @@ use super::args::{
     ActArgs, DrainArgs, ElectionsArgs, EventsArgs, ExplainArgs, LocateArgs, MembersArgs, Sort,
     StatusArgs,
 };
+use super::decree_args::ElectArgs;
 use super::failure::Failure;
 use super::output::{note, print, print_json, write_to};
 use super::program::interrupted;
@@ -197,6 +205,40 @@ pub(super) async fn cordon(args: ActArgs, on: bool) -> Result<ExitCode, Failure>
         return print_json(&json(&reply)?);
     }
     print(&tell::cordoned(&reply, on, args.dry_run))
+}
+
+/// `supernode step-down`.
+pub(super) async fn step_down(args: DrainArgs) -> Result<ExitCode, Failure> {
+    let DrainArgs { act, force } = args;
+    let mut client = client::connect(&act.ask).await?;
+    let request = pb::StepDownRequest {
+        node_id: act.node.unwrap_or_default(),
+        dry_run: act.dry_run,
+        caller: caller(),
+        force,
+    };
+    let reply = client.step_down(request).await;
+    let reply = reply.map_err(failed)?.into_inner();
+    if act.ask.json {
+        return print_json(&json(&reply)?);
+    }
+    print(&tell::stepped_down(&reply, act.dry_run))
+}
+
+/// `supernode elect`.
+pub(super) async fn elect(args: ElectArgs) -> Result<ExitCode, Failure> {
+    let mut client = client::connect(&args.ask).await?;
+    let request = pb::CallElectionRequest {
+        places: args.places,
+        dry_run: args.dry_run,
+        caller: caller(),
+    };
+    let reply = client.call_election(request).await;
+    let reply = reply.map_err(failed)?.into_inner();
+    if args.ask.json {
+        return print_json(&json(&reply)?);
+    }
+    print(&tell::called(&reply, args.dry_run))
 }
 
 /// `supernode drain`.

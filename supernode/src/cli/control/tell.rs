@@ -277,6 +277,29 @@ pub(super) fn cordoned(of: &pb::CordonReply, on: bool, dry_run: bool) -> String 
     line
 }
 
+/// Who laid the role down.
+pub(super) fn stepped_down(of: &pb::StepDownReply, dry_run: bool) -> String {
+    let change = match (of.changed, dry_run) {
+        (true, true) => "would step down",
+        (true, false) => "steps down, and hands over what it holds",
+        (false, _) => "has no role to lay down",
+    };
+    format!("{} {change}\n{}\n", short(&of.node_id), of.note)
+}
+
+/// The election that was called.
+pub(super) fn called(of: &pb::CallElectionReply, dry_run: bool) -> String {
+    let change = match (of.opened, dry_run) {
+        (_, true) => "would be opened",
+        (true, false) => "is under way; `supernode elections` tells what becomes of it",
+        (false, false) => "is over, or was not opened: `supernode events` tells why",
+    };
+    format!(
+        "the election of term {} {change}\n{} stand, {} deputies are called first\n",
+        of.term, of.candidates, of.deputies
+    )
+}
+
 /// How far a drain is, on a line.
 pub(super) fn draining(of: &pb::DrainProgress) -> String {
     let id = short(&of.node_id);

@@ -1,15 +1,23 @@
-//! A small demo, from the first peer to the summary.
+//! A small demo, from the first peer to the summary, and what can be seen of it
+//! from outside.
 
 #![cfg(feature = "cli")]
 
-use std::io::{BufRead, BufReader, Lines, Read, Write};
+#[path = "../common/mod.rs"]
+mod common;
+mod dashboard;
+mod running;
+
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use canopy_leaf::demo::{DemoArgs, Show, run};
 use canopy_leaf::settings::Topology;
+
+use running::Demo;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_small_demo_loses_nothing_when_a_super_node_dies() {
@@ -68,47 +76,6 @@ async fn a_small_demo_loses_nothing_when_a_super_node_dies() {
         "load",
     ] {
         assert!(!json["elected"][0][key].is_null(), "elected: {key}");
-    }
-}
-
-/// A demo under way, with what it prints.
-struct Demo {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-    _folder: tempfile::TempDir,
-}
-
-impl Demo {
-    fn start(args: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a directory");
-        std::fs::write(folder.path().join("panda.txt"), "red").expect("written");
-        let mut demo = Command::new(env!("CARGO_BIN_EXE_leaf"));
-        demo.arg("demo").args(args).arg("--folder");
-        demo.arg(folder.path()).env_clear();
-        demo.stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = demo.spawn().expect("the program starts");
-        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        Self {
-            child,
-            lines,
-            _folder: folder,
-        }
-    }
-
-    /// What the next line has between `before` and `after`.
-    fn told(&mut self, before: &str, after: &str) -> String {
-        let told = self.lines.by_ref().map_while(Result::ok).find_map(|line| {
-            let (_, rest) = line.split_once(before)?;
-            rest.strip_suffix(after).map(str::to_owned)
-        });
-        told.expect("it says so before it ends")
-    }
-
-    /// What it prints until its end, which is a good one.
-    fn end(mut self) -> Vec<String> {
-        let lines = self.lines.map_while(Result::ok).collect();
-        assert!(self.child.wait().expect("it ends").success());
-        lines
     }
 }
 
