@@ -115,6 +115,8 @@ impl Board {
         }
         let desk = &self.desk;
         let members = desk.survey.members().await.ok_or_else(closing)?;
+        let law = self.host.peer().look(|core, _| core.overlay_law());
+        let law = law.await.ok_or_else(closing)?;
         let wanted = Wanted::of(&pb::TopKeysRequest::default())?;
         let (picture, shards, hot) = tokio::join!(
             desk.survey.take(),
@@ -123,13 +125,14 @@ impl Board {
         );
         let picture = picture.ok_or_else(closing)?;
         let load = state.0.sample(&picture);
-        let made = json(&self.state_of(&picture, load, &shards, hot))?;
+        let made = json(&self.state_of(Bands::of(&law), &picture, load, &shards, hot))?;
         state.1 = Some((Instant::now(), made.clone()));
         Ok(made)
     }
 
     fn state_of(
         &self,
+        bands: Bands,
         picture: &Picture,
         load: pb::LoadSample,
         shards: &Shards,
@@ -154,7 +157,7 @@ impl Board {
             some.map(|seen| convert::super_node(seen, seats)).collect()
         };
         State {
-            bands: Bands::of(&LawConfig::default()),
+            bands,
             overview: pb::GetOverviewReply {
                 network: self.host.network().to_owned(),
                 topology: self.host.topology().as_str().to_owned(),
