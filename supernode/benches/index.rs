@@ -20,6 +20,7 @@ use canopy_core::record::Record;
 use canopy_core::text;
 use canopy_proto::wire;
 use canopy_proto::wire::record::Payload;
+use canopy_supernode::heat::Heat;
 use canopy_supernode::index::{Index, Limits};
 use canopy_supernode::store::Store;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -223,6 +224,21 @@ fn reads(c: &mut Criterion, name: &str, data: &Data) {
     let hot = data.ids[0];
     group.bench_function("get, hot", |b| {
         b.iter(|| data.index.get(black_box(&hot), NOW, 1, false))
+    });
+    // As a super-node does it, which counts what is busy.
+    let heat = Heat::default();
+    group.bench_function("get, cached, counted", |b| {
+        b.iter(|| {
+            let id = &data.ids[draw.below(data.ids.len())];
+            heat.operation(id, NOW);
+            data.index.get(id, NOW, 1, false)
+        });
+    });
+    group.bench_function("get, hot, counted", |b| {
+        b.iter(|| {
+            heat.operation(black_box(&hot), NOW);
+            data.index.get(black_box(&hot), NOW, 1, false)
+        })
     });
     group.bench_function("search, two terms", |b| {
         b.iter(|| {
