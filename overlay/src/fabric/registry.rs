@@ -135,7 +135,7 @@ impl Contender {
     fn of(session: &Session) -> Self {
         Self {
             inbound: session.inbound(),
-            age: session.0.since.elapsed(),
+            age: session.age(),
         }
     }
 }

@@ -106,6 +106,11 @@ impl Session {
         self.0.agreed.clock_offset_ms
     }
 
+    /// How long it has been open.
+    pub fn age(&self) -> Duration {
+        self.0.since.elapsed()
+    }
+
     /// Smoothed round-trip time.
     pub fn rtt(&self) -> Duration {
         self.0.connection.rtt()

@@ -11,7 +11,7 @@ use super::decree_args::{
     ApplyArgs, BanArgs, DecreesArgs, ElectArgs, PlanArgs, PolicyArgs, UnbanArgs, UndesignateArgs,
 };
 use super::flags::{HttpFlag, PeerFlags};
-use super::view_args::{HotArgs, ShardsArgs, WatchFlag};
+use super::view_args::{HotArgs, LeavesArgs, ShardsArgs, WatchFlag};
 use crate::designation::MAX_DAYS;
 use crate::settings::Bandwidth;
 
@@ -63,12 +63,14 @@ pub(super) enum Command {
     Members(MembersArgs),
     /// Lists the last elections that super-nodes remember
     Elections(ElectionsArgs),
-    /// Explains an election, or why a super-node serves
+    /// Explains an election, why a super-node serves, or its share of the keys
     Explain(ExplainArgs),
     /// Shows who owns a key, and how a read of it would go
     Locate(LocateArgs),
     /// Shows how records and work are spread over the keyspace
     Shards(ShardsArgs),
+    /// Lists leaves and their homes
+    Leaves(LeavesArgs),
     /// Shows what gives most work now: keys, terms, publishers
     Hot(HotArgs),
     /// Shows what happened to the host and, as it saw it, to the overlay
@@ -281,6 +283,10 @@ pub(super) struct ExplainArgs {
     /// Show every ballot
     #[arg(long)]
     pub(super) ballots: bool,
+    /// Explain a super-node's share of the keyspace: seats, neighbours, and what
+    /// would move if it left
+    #[arg(long, conflicts_with = "ballots")]
+    pub(super) placement: bool,
 }
 
 #[derive(Args, Debug)]
@@ -445,6 +451,8 @@ mod tests {
             &["supernode", "shards", "--limit", "257"],
             &["supernode", "shards", "3f", "--lacking"],
             &["supernode", "hot", "--limit", "0"],
+            &["supernode", "leaves", "--sort", "age"],
+            &["supernode", "explain", "3", "--placement", "--ballots"],
             &["supernode", "status", "--control", "1", "--data-dir", "x"],
         ] {
             assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");

@@ -55,6 +55,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Explain(args) => control::explain(args).await,
         Command::Locate(args) => control::locate(args).await,
         Command::Shards(args) => control::shards(args).await,
+        Command::Leaves(args) => control::leaves(args).await,
         Command::Hot(args) => control::hot(args).await,
         Command::Events(args) => control::events(args).await,
         Command::Cordon(args) => control::cordon(args, true).await,

@@ -66,6 +66,35 @@ impl ShardSort {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct LeavesArgs {
+    #[command(flatten)]
+    pub(super) ask: AskArgs,
+    #[command(flatten)]
+    pub(super) watch: WatchFlag,
+    /// Only those homed at this super-node: an id, or its first 8 digits or more
+    #[arg(long, value_name = "ID")]
+    pub(super) home: Option<String>,
+    /// By what to order those that are shown
+    #[arg(long, value_enum, default_value_t = LeafSort::Id)]
+    pub(super) sort: LeafSort,
+    /// How many to show at most, those with the lowest ids
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(super) limit: u32,
+}
+
+/// Columns to order leaves by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LeafSort {
+    Id,
+    /// The slowest first
+    Rtt,
+    /// Who came last first
+    Since,
+    /// Candidates first
+    Candidate,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct HotArgs {
     #[command(flatten)]
     pub(super) ask: AskArgs,

@@ -14,6 +14,8 @@
 //! | `shards`, `hot` | where records and work lie |
 //! | `board` | what the dashboard shows |
 //! | `desk` | what all who look at the overlay share |
+//! | `leaves` | leaves by their homes |
+//! | `placement` | why a super-node has its share |
 //! | `overview` | the overlay in one page |
 //! | `access` | who may call |
 //! | `act` | what this peer does at an operator's word |
@@ -36,11 +38,13 @@ mod desk;
 mod enact;
 mod explain;
 mod hot;
+mod leaves;
 mod list;
 mod locate;
 mod log;
 mod overview;
 mod page;
+mod placement;
 mod plan;
 mod poll;
 mod rebalance;

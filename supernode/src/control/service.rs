@@ -17,7 +17,7 @@ use super::rebalance::Plans;
 use super::shards::{self, Shards};
 use super::survey::{Member, Picture};
 use super::watch::{Gate, Stream, events, loads};
-use super::{access, act, convert, enact, explain, locate};
+use super::{access, act, convert, enact, explain, leaves, locate, placement};
 use crate::event::unix_ms;
 use crate::host::Host;
 
@@ -161,6 +161,25 @@ impl Control for Service {
         let wanted = Wanted::of(request.get_ref())?;
         let members = self.members().await?;
         Ok(Response::new(self.desk.hot.take(&wanted, &members).await))
+    }
+
+    async fn list_leaves(
+        &self,
+        request: Request<pb::ListLeavesRequest>,
+    ) -> Result<Response<pb::ListLeavesReply>, Status> {
+        let query = leaves::Query::of(request.into_inner())?;
+        let members = self.members().await?;
+        Ok(Response::new(query.page(&self.host, &members).await?))
+    }
+
+    async fn explain_placement(
+        &self,
+        request: Request<pb::ExplainPlacementRequest>,
+    ) -> Result<Response<pb::ExplainPlacementReply>, Status> {
+        let members = self.members().await?;
+        let member = convert::find(&members, &request.get_ref().node_id)?;
+        let reply = placement::explain(member, &self.host.placement())?;
+        Ok(Response::new(reply))
     }
 
     type WatchLoadStream = Stream<pb::LoadSample>;

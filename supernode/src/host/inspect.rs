@@ -91,6 +91,7 @@ impl Host {
             }
             inspect::What::Shards(_) => Some(What::Shards(self.shard_parts().await)),
             inspect::What::Hot(ask) => Some(What::Hot(self.hot(&ask))),
+            inspect::What::Leaves(ask) => self.leaves(&ask).await.map(What::Leaves),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `figures` | how this peer fares, by its own count |
 //! | `inspect` | what this peer tells others that ask for an operator |
+//! | `leaves` | what this peer tells of the leaves that it is a home of |
 //! | `location` | where others find this peer, kept right in the index |
 //! | `plan` | settings in, every default filled in |
 //! | `tell` | what happens in the peer, as events |
@@ -13,6 +14,7 @@
 
 mod figures;
 mod inspect;
+mod leaves;
 mod location;
 mod plan;
 mod tell;
@@ -38,6 +40,8 @@ use tokio::sync::{broadcast, watch};
 
 #[cfg(feature = "api")]
 pub(crate) use inspect::MAX_OFFICERS;
+#[cfg(feature = "api")]
+pub(crate) use leaves::MAX_LEAVES_TOLD;
 pub use plan::{Plan, Setup, StartError};
 #[cfg(feature = "api")]
 pub(crate) use views::MAX_HOT;

@@ -7,6 +7,7 @@ mod access;
 mod act;
 mod enact;
 mod explain;
+mod leaves;
 mod overlay;
 mod overview;
 mod rebalance;

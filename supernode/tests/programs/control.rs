@@ -34,6 +34,14 @@ fn a_host_that_runs_here_is_found_and_asked() {
     assert!(shard.contains("3f, a 256th") && shard.contains(&host.node_id[..10]));
     let hot = printed(home.path(), &["hot", "publisher", "--control", &control]);
     assert!(hot.contains("counts halve every 15 s"), "{hot}");
+    let leaves = printed(home.path(), &["leaves", "--control", &control]);
+    assert!(leaves.starts_with("no leaf has a home there"), "{leaves}");
+    let share = ["explain", "--placement", id, "--control", &control];
+    let share = printed(home.path(), &share);
+    assert!(
+        share.contains("200 of 200: one for each 250 kbit/s"),
+        "{share}"
+    );
     for (line, code, words) in [
         (["shards", "3f0"], 2, "64 hexadecimal digits"),
         (["hot", "flow"], 2, "key, term, publisher"),

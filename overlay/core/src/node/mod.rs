@@ -14,6 +14,7 @@
 //! | `sync` | passing them on |
 //! | `decrees` | what the operator decreed: spread and obeyed |
 //! | `host` | leaves attached to this super-node |
+//! | `leaves` | what is known of these, for operators |
 //! | `annals` | what is remembered of elections, for operators |
 //! | `lanes` | who may run which election |
 //! | `returning` | when the returning officer opens an election |
@@ -37,6 +38,7 @@ mod host;
 mod io;
 mod jury;
 mod lanes;
+mod leaves;
 mod levels;
 mod merge;
 mod moved;
@@ -73,6 +75,7 @@ pub use annals::{ElectionRecord, RaceRecord};
 pub use called::{CallRefused, Callable, MAX_CALLED};
 pub use config::{Config, Stand};
 pub use io::{Event, Input, Load, Measured, Output, Role, Status, SuperNodeStatus};
+pub use leaves::LeafStatus;
 pub use sync::Saved;
 
 use timers::{Timer, Timers};

@@ -5,7 +5,7 @@
 //! | `client` | finds the control plane and connects to it |
 //! | `decree` | what the operator decrees |
 //! | `plan` | plans, and applying them |
-//! | `show`, `tell`, `heat` | answers as people read them |
+//! | `show`, `tell`, `heat`, `places` | answers as people read them |
 //! | `views` | commands that show where records and work lie |
 //! | `repeat` | an answer once, or again and again |
 
@@ -14,6 +14,7 @@ mod decree;
 #[cfg(test)]
 mod golden;
 mod heat;
+mod places;
 mod plan;
 mod repeat;
 mod show;
@@ -42,7 +43,7 @@ use super::output::{note, print, print_json, write_to};
 use super::program::interrupted;
 use repeat::{Told, show as show_again};
 
-pub(super) use views::{hot, shards};
+pub(super) use views::{hot, leaves, shards};
 
 /// Super-nodes asked for in one call.
 const PAGE: u32 = 500;
@@ -118,6 +119,9 @@ pub(super) async fn elections(args: ElectionsArgs) -> Result<ExitCode, Failure> 
 
 /// `supernode explain`.
 pub(super) async fn explain(args: ExplainArgs) -> Result<ExitCode, Failure> {
+    if args.placement {
+        return views::placement(args).await;
+    }
     let mut client = client::connect(&args.ask).await?;
     let which = match args.which.parse() {
         Ok(term) => Which::Term(term),

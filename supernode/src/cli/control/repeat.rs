@@ -32,6 +32,14 @@ impl Told {
         })
     }
 
+    /// Says that more follows, nobody knows how much.
+    pub(super) fn of_unknown(mut self, more: bool) -> Self {
+        if more {
+            self.note = Some("there are more; show them with --limit".to_owned());
+        }
+        self
+    }
+
     /// Says that there is more than was asked for.
     pub(super) fn of_more(mut self, shown: usize, total: u32) -> Self {
         if shown < total as usize {
