@@ -22,7 +22,11 @@ use crate::node::Node;
 
 pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
     let mut settings = args.common.settings()?;
-    let control = [&settings.control_tls, &settings.control_access];
+    let control = [
+        &settings.control_tls,
+        &settings.control_access,
+        &settings.control_client_ca,
+    ];
     if settings.control.is_some() || control.iter().any(|file| file.is_some()) {
         return Err(Failure::usage(
             "`control` is for `supernode run`: a user's leaf has no control plane; remove it from the configuration",

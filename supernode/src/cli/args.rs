@@ -143,6 +143,15 @@ pub(super) struct RunArgs {
         hide_env_values = true
     )]
     pub(super) control_tls: Option<PathBuf>,
+    /// Certificates (PEM) that vouch for those of callers, for lines of the access
+    /// file that end with `certificate`
+    #[arg(
+        long,
+        env = "CANOPY_CONTROL_CLIENT_CA",
+        value_name = "FILE",
+        hide_env_values = true
+    )]
+    pub(super) control_client_ca: Option<PathBuf>,
     /// Who may call the control plane: lines of `NAME view|operate TOKEN`; needed
     /// to open it to other machines
     #[arg(
@@ -185,6 +194,15 @@ pub(super) struct AskArgs {
         hide_env_values = true
     )]
     pub(super) token_file: Option<PathBuf>,
+    /// Client certificate and its private key (PEM, mode 600) to show, with --ca
+    #[arg(
+        long,
+        env = "CANOPY_CONTROL_CLIENT_CERT",
+        value_name = "FILE",
+        requires = "ca",
+        hide_env_values = true
+    )]
+    pub(super) client_cert: Option<PathBuf>,
     /// Data directory of the host to ask
     #[arg(
         long,

@@ -119,6 +119,7 @@ impl PeerFlags {
             control: None,
             control_tls: None,
             control_access: None,
+            control_client_ca: None,
             preset: self.preset,
             network: self.network.clone(),
             topology: self.topology,

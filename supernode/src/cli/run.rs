@@ -45,6 +45,10 @@ pub(super) async fn run(args: Box<RunArgs>) -> Result<ExitCode, Failure> {
             .control_access
             .clone()
             .or(settings.control_access.take()),
+        client_ca: args
+            .control_client_ca
+            .clone()
+            .or(settings.control_client_ca.take()),
     };
     let control = Control::bind(control).await?;
     let data_dir = match settings.data_dir.take() {

@@ -1,4 +1,5 @@
-//! Who may call: anybody who reaches loopback, or whoever shows a token.
+//! Who may call: anybody who reaches loopback, or whoever shows a token or a
+//! certificate.
 //!
 //! A token is compared by its hash with every entry of the file, whichever fits, so
 //! that the time it takes tells nothing. No token is ever printed.
@@ -6,10 +7,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use tonic::metadata::MetadataMap;
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
+use crate::rpc::tls::{Authority, names};
 use crate::secret::{open_to_others, read_text};
 
 /// Longest access file, bytes.
@@ -49,6 +52,14 @@ pub enum AccessError {
         /// What is wrong; never the token.
         reason: &'static str,
     },
+    /// A line waits for certificates, and nobody vouches for any.
+    #[error("line {line} of the access file {path} admits a certificate: give --control-client-ca as well, or a token instead", path = .path.display())]
+    NoAuthority {
+        /// The file.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: usize,
+    },
     /// It admits nobody.
     #[error("the access file {path} admits nobody; write e.g. `ada operate TOKEN`, with a token of `openssl rand -hex 32`", path = .0.display())]
     Empty(PathBuf),
@@ -75,7 +86,16 @@ pub(super) struct Caller {
 pub(super) struct Entry {
     name: Arc<str>,
     right: Right,
-    token: blake3::Hash,
+    proof: Proof,
+}
+
+/// How a caller proves who it is.
+#[derive(Clone, PartialEq, Eq)]
+enum Proof {
+    /// By a token of this hash.
+    Token(blake3::Hash),
+    /// By a certificate of its name.
+    Certificate,
 }
 
 /// Who is admitted.
@@ -83,14 +103,15 @@ pub(super) struct Entry {
 pub(super) enum Access {
     /// Whoever can connect.
     Anybody,
-    /// Whoever shows one of these tokens.
-    Tokens(Arc<[Entry]>),
+    /// Whoever of these proves who it is; the authority judges certificates.
+    Listed(Arc<[Entry]>, Option<Authority>),
 }
 
 impl Access {
-    /// Reads an access file: a line for each caller, `NAME view|operate TOKEN`;
-    /// empty lines and those that begin with # are passed over.
-    pub(super) fn read(path: &Path) -> Result<Self, AccessError> {
+    /// Reads an access file: a line for each caller, `NAME view|operate TOKEN`, or
+    /// `certificate` in the place of a token; empty lines and those that begin with #
+    /// are passed over.
+    pub(super) fn read(path: &Path, authority: Option<Authority>) -> Result<Self, AccessError> {
         let failed = |source| AccessError::Read {
             path: path.to_owned(),
             source,
@@ -113,16 +134,22 @@ impl Access {
                 line: number,
                 reason,
             })?;
+            if entry.proof == Proof::Certificate && authority.is_none() {
+                return Err(AccessError::NoAuthority {
+                    path: path.to_owned(),
+                    line: number,
+                });
+            }
             entries.push(entry);
         }
         match entries.is_empty() {
             true => Err(AccessError::Empty(path.to_owned())),
-            false => Ok(Self::Tokens(entries.into())),
+            false => Ok(Self::Listed(entries.into(), authority)),
         }
     }
 
-    fn caller(&self, metadata: &MetadataMap) -> Result<Caller, Status> {
-        let Self::Tokens(entries) = self else {
+    fn caller(&self, metadata: &MetadataMap, shown: Shown<'_>) -> Result<Caller, Status> {
+        let Self::Listed(entries, authority) = self else {
             return Ok(Caller {
                 name: None,
                 right: Right::Operate,
@@ -133,18 +160,24 @@ impl Access {
                 "{why}; call with the metadata `authorization: Bearer TOKEN`, a token of this host's access file"
             ))
         };
-        let shown = metadata.get("authorization");
-        let shown = shown.ok_or_else(|| refused("no token was given"))?;
+        let token = metadata.get("authorization");
+        if let (None, Some(authority), Some(chain)) = (token, authority, shown) {
+            return certified(entries, authority, chain);
+        }
+        let shown = token.ok_or_else(|| match authority {
+            Some(_) => refused("neither a token was given nor a client certificate"),
+            None => refused("no token was given"),
+        })?;
         let token = shown.to_str().ok().and_then(|text| {
             let (scheme, token) = text.split_once(' ')?;
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
         let token = token.ok_or_else(|| refused("the authorization is no bearer token"))?;
-        let token = blake3::hash(token.as_bytes());
+        let token = Proof::Token(blake3::hash(token.as_bytes()));
         // Hashes compare in constant time, and all of them are compared.
         let found = entries
             .iter()
-            .fold(None, |found, entry| match entry.token == token {
+            .fold(None, |found, entry| match entry.proof == token {
                 true => Some(entry),
                 false => found,
             });
@@ -154,6 +187,32 @@ impl Access {
             right: entry.right,
         })
     }
+}
+
+/// The certificates that a caller showed, its own first.
+type Shown<'a> = Option<&'a [CertificateDer<'static>]>;
+
+/// The caller that a certificate is of.
+fn certified(
+    entries: &[Entry],
+    authority: &Authority,
+    chain: &[CertificateDer<'static>],
+) -> Result<Caller, Status> {
+    authority.judge(chain).map_err(Status::unauthenticated)?;
+    let mut entries = entries.iter();
+    let of = |entry: &&Entry| {
+        let own = chain.first();
+        entry.proof == Proof::Certificate && own.is_some_and(|own| names(own, &entry.name))
+    };
+    let entry = entries.find(of).ok_or_else(|| {
+        Status::unauthenticated(
+            "this client certificate is of nobody whom the host's access file admits by `certificate`; have one signed with such a name as DNS name",
+        )
+    })?;
+    Ok(Caller {
+        name: Some(entry.name.clone()),
+        right: entry.right,
+    })
 }
 
 fn entry(line: &str, before: &[Entry]) -> Result<Entry, &'static str> {
@@ -169,20 +228,25 @@ fn entry(line: &str, before: &[Entry]) -> Result<Entry, &'static str> {
     if name.len() > MAX_NAME || before.iter().any(|entry| *entry.name == *name) {
         return Err("the name is over 64 bytes, or there twice");
     }
-    if !(SHORTEST..=LONGEST).contains(&token.len()) {
-        return Err("the token is not of 32 to 256 characters");
-    }
-    let token = blake3::hash(token.as_bytes());
-    if before.iter().any(|entry| entry.token == token) {
+    let proof = match token {
+        "certificate" => Proof::Certificate,
+        token if (SHORTEST..=LONGEST).contains(&token.len()) => {
+            Proof::Token(blake3::hash(token.as_bytes()))
+        }
+        _ => return Err("the token is not of 32 to 256 characters"),
+    };
+    if proof != Proof::Certificate && before.iter().any(|entry| entry.proof == proof) {
         return Err("the token is there twice");
     }
     let name = Arc::from(name);
-    Ok(Entry { name, right, token })
+    Ok(Entry { name, right, proof })
 }
 
 impl Interceptor for Access {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let caller = self.caller(request.metadata())?;
+        let shown = request.peer_certs();
+        let shown = shown.as_ref().map(|chain| chain.as_slice());
+        let caller = self.caller(request.metadata(), shown)?;
         request.extensions_mut().insert(caller);
         Ok(request)
     }
@@ -192,7 +256,7 @@ impl std::fmt::Debug for Access {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Anybody => f.write_str("Anybody"),
-            Self::Tokens(entries) => write!(f, "{} tokens", entries.len()),
+            Self::Listed(entries, _) => write!(f, "{} callers", entries.len()),
         }
     }
 }
@@ -237,8 +301,8 @@ mod tests {
     fn each_token_admits_its_own_caller_and_others_nobody() {
         let (ada, eve) = ("a".repeat(32), "b".repeat(64));
         let (_home, path) = file(&format!("# callers\n\nada operate {ada}\neve view {eve}\n"));
-        let access = Access::read(&path).unwrap();
-        let caller = |text: &str| access.caller(&shown(text)).map_err(|s| s.code());
+        let access = Access::read(&path, None).unwrap();
+        let caller = |text: &str| access.caller(&shown(text), None).map_err(|s| s.code());
         let admitted = |name: &str, right| {
             Ok(Caller {
                 name: Some(Arc::from(name)),
@@ -262,10 +326,10 @@ mod tests {
         ] {
             assert_eq!(caller(wrong), Err(tonic::Code::Unauthenticated), "{wrong}");
         }
-        let nothing = access.caller(&MetadataMap::new()).unwrap_err();
+        let nothing = access.caller(&MetadataMap::new(), None).unwrap_err();
         assert_eq!(nothing.code(), tonic::Code::Unauthenticated);
         assert!(!nothing.message().contains(&ada));
-        assert_eq!(format!("{access:?}"), "2 tokens");
+        assert_eq!(format!("{access:?}"), "2 callers");
     }
 
     #[test]
@@ -279,20 +343,21 @@ mod tests {
             (format!("ada rule {token}"), "view nor operate"),
             (format!("ada {token}"), "a name, a right and a token"),
             ("ada view short".to_owned(), "32 to 256"),
+            ("ada view certificate".to_owned(), "--control-client-ca"),
             (format!("ada view {token}\neve operate {token}"), "twice"),
             ("# nobody\n".to_owned(), "admits nobody"),
         ] {
             let (_home, path) = file(&text);
-            let error = Access::read(&path).unwrap_err().to_string();
+            let error = Access::read(&path, None).unwrap_err().to_string();
             assert!(error.contains(wanted) && !error.contains(&token), "{error}");
         }
         let (home, path) = file(&format!("ada view {token}"));
-        assert!(Access::read(&home.path().join("other")).is_err());
+        assert!(Access::read(&home.path().join("other"), None).is_err());
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-            let error = Access::read(&path).unwrap_err();
+            let error = Access::read(&path, None).unwrap_err();
             assert!(matches!(error, AccessError::Open { .. }), "{error}");
         }
     }

@@ -56,14 +56,12 @@ mod watch;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use canopy_proto::control::DESCRIPTOR;
 use canopy_proto::control::control_server::{ControlServer, SERVICE_NAME};
 use tokio::sync::watch::channel as watch_channel;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
 
 use access::Access;
 
@@ -75,13 +73,12 @@ pub(crate) use board::Board;
 pub(crate) use desk::Place as DeskPlace;
 
 use crate::host::Host;
+use crate::rpc::tls::{Authority, Tls};
 use crate::rpc::{self, Port, ServeError};
 use crate::secret::{open_to_others, read_text};
 
 /// Largest request, bytes.
 const MAX_REQUEST: usize = 64 * 1024;
-/// Longest wait for a caller's side of the TLS handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Longest file of certificates and a key, bytes.
 const MAX_PEM: u64 = 256 * 1024;
 /// Largest reply, bytes.
@@ -93,12 +90,25 @@ pub enum ControlError {
     /// Somebody else could connect.
     #[error("the control plane would be open to other machines on {0}; use e.g. 127.0.0.1:{port}, or give both --control-tls and --control-access", port = .0.port())]
     Open(SocketAddr),
+    /// Certificates of callers say nothing without the other files.
+    #[error(
+        "--control-client-ca needs both --control-tls and --control-access: give those, with a line `NAME view|operate certificate` for each caller"
+    )]
+    Alone,
     /// The access file cannot be used.
     #[error(transparent)]
     Access(#[from] AccessError),
     /// The certificate or its key cannot be used.
     #[error("cannot use {path} for TLS: {reason}; it has to hold a certificate chain and its private key, as PEM, readable by its owner alone", path = .path.display())]
     Tls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The certificates that vouch for those of callers cannot be used.
+    #[error("cannot use {path} as --control-client-ca: {reason}; it has to hold certificates, as PEM", path = .path.display())]
+    Authority {
         /// The file.
         path: PathBuf,
         /// What is wrong.
@@ -126,9 +136,12 @@ pub struct ControlConfig {
     pub listen: SocketAddr,
     /// Certificate chain and private key, PEM; `None`: plain text.
     pub tls: Option<PathBuf>,
-    /// Who may call: a line for each caller, `NAME view|operate TOKEN`. `None`:
-    /// whoever can connect may do anything.
+    /// Who may call: a line for each caller, `NAME view|operate TOKEN`, or
+    /// `certificate` in the place of a token. `None`: whoever can connect may do
+    /// anything.
     pub access: Option<PathBuf>,
+    /// Certificates, PEM, that vouch for those of callers; needs the other two.
+    pub client_ca: Option<PathBuf>,
 }
 
 impl Default for ControlConfig {
@@ -138,6 +151,7 @@ impl Default for ControlConfig {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             tls: None,
             access: None,
+            client_ca: None,
         }
     }
 }
@@ -146,7 +160,7 @@ impl Default for ControlConfig {
 #[derive(Debug)]
 pub struct Control {
     port: Port,
-    tls: Option<ServerTlsConfig>,
+    tls: Option<Tls>,
     access: Access,
 }
 
@@ -162,13 +176,20 @@ impl Control {
         if !guarded && !addr.ip().to_canonical().is_loopback() {
             return Err(ControlError::Open(addr));
         }
-        let access = match &config.access {
-            Some(path) => Access::read(path)?,
-            None => Access::Anybody,
+        if config.client_ca.is_some() && !guarded {
+            return Err(ControlError::Alone);
+        }
+        let authority = match &config.client_ca {
+            Some(path) => Some(read_authority(path)?),
+            None => None,
         };
         let tls = match &config.tls {
-            Some(path) => Some(read_tls(path)?),
+            Some(path) => Some(read_tls(path, authority.is_some())?),
             None => None,
+        };
+        let access = match &config.access {
+            Some(path) => Access::read(path, authority)?,
+            None => Access::Anybody,
         };
         let failed = |source| ControlError::Bind { addr, source };
         let port = Port::listen(addr).await.map_err(failed)?;
@@ -208,7 +229,7 @@ impl Control {
 }
 
 /// Reads and tries a certificate chain and its key.
-fn read_tls(path: &Path) -> Result<ServerTlsConfig, ControlError> {
+fn read_tls(path: &Path, asks: bool) -> Result<Tls, ControlError> {
     let failed = |reason: String| ControlError::Tls {
         path: path.to_owned(),
         reason,
@@ -218,17 +239,15 @@ fn read_tls(path: &Path) -> Result<ServerTlsConfig, ControlError> {
         return Err(failed(format!("other users can read it (mode {mode:o})")));
     }
     let pem = read_text(path, MAX_PEM).map_err(|error| failed(error.to_string()))?;
-    let tls = ServerTlsConfig::new()
-        .identity(Identity::from_pem(&pem, &pem))
-        .timeout(HANDSHAKE);
-    let tried = Server::builder().tls_config(tls.clone());
-    match tried {
-        Ok(_) => Ok(tls),
-        Err(error) => {
-            let source = std::error::Error::source(&error);
-            Err(failed(
-                source.map_or_else(|| error.to_string(), ToString::to_string),
-            ))
-        }
-    }
+    Tls::of(&pem, asks).map_err(failed)
+}
+
+/// Reads the certificates that vouch for those of callers.
+fn read_authority(path: &Path) -> Result<Authority, ControlError> {
+    let failed = |reason: String| ControlError::Authority {
+        path: path.to_owned(),
+        reason,
+    };
+    let pem = read_text(path, MAX_PEM).map_err(|error| failed(error.to_string()))?;
+    Authority::of(&pem).map_err(failed)
 }

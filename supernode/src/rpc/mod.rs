@@ -2,19 +2,22 @@
 //! calls under way finish.
 
 mod incoming;
+pub mod tls;
 
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::service::Routes;
-use tonic::transport::{Server, ServerTlsConfig};
+use tonic::transport::Server;
 use tonic_health::ServingStatus;
 
 use incoming::incoming;
+use tls::Tls;
 
 /// Connections at a time.
 const MAX_CONNECTIONS: usize = 512;
@@ -71,7 +74,7 @@ pub struct Api {
     /// Turns true when the API closes: streams must end then.
     pub close: watch::Sender<bool>,
     /// Encrypts, and shows who serves; `None`: plain text.
-    pub tls: Option<ServerTlsConfig>,
+    pub tls: Option<Tls>,
 }
 
 impl Api {
@@ -108,19 +111,23 @@ impl Api {
             .add_service(reflection)
             .add_service(reflection_alpha);
         let mut stop = self.close.subscribe();
-        let mut server = Server::builder()
+        let server = Server::builder()
             .http2_keepalive_interval(Some(KEEP_ALIVE.0))
-            .http2_keepalive_timeout(Some(KEEP_ALIVE.1));
-        if let Some(tls) = self.tls.clone() {
-            server = server.tls_config(tls)?;
-        }
-        let serve = server
+            .http2_keepalive_timeout(Some(KEEP_ALIVE.1))
             .max_concurrent_streams(MAX_STREAMS)
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming(port.listener, MAX_CONNECTIONS), async move {
-                // An error says that the sender is gone, which is the same.
-                let _ = stop.wait_for(|closing| *closing).await;
-            });
+            .add_routes(routes);
+        let stopped = async move {
+            // An error says that the sender is gone, which is the same.
+            let _ = stop.wait_for(|closing| *closing).await;
+        };
+        let incoming = incoming(port.listener, MAX_CONNECTIONS);
+        let serve = match self.tls.clone() {
+            Some(tls) => {
+                let greeted = tls.over(incoming, MAX_CONNECTIONS);
+                Either::Left(server.serve_with_incoming_shutdown(greeted, stopped))
+            }
+            None => Either::Right(server.serve_with_incoming_shutdown(incoming, stopped)),
+        };
         tokio::pin!(serve);
         tokio::select! {
             outcome = &mut serve => return Ok(outcome?),

@@ -97,6 +97,7 @@ mod tests {
             control = "127.0.0.1:4481"
             control_tls = "/etc/canopy/control.pem"
             control_access = "/etc/canopy/access"
+            control_client_ca = "/etc/canopy/operators.pem"
             preset = "lan"
             network = "mine"
             topology = "hybrid"

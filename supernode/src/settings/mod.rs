@@ -133,6 +133,8 @@ pub struct Settings {
     pub control_tls: Option<PathBuf>,
     /// Who may call the control plane.
     pub control_access: Option<PathBuf>,
+    /// Certificates that vouch for those of its callers, PEM.
+    pub control_client_ca: Option<PathBuf>,
     /// Timings.
     pub preset: Option<Preset>,
     /// Overlays of different names never mix.
@@ -164,6 +166,7 @@ impl Settings {
             control: self.control.or(below.control),
             control_tls: self.control_tls.or(below.control_tls),
             control_access: self.control_access.or(below.control_access),
+            control_client_ca: self.control_client_ca.or(below.control_client_ca),
             preset: self.preset.or(below.preset),
             network: self.network.or(below.network),
             topology: self.topology.or(below.topology),

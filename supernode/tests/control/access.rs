@@ -15,7 +15,7 @@ use crate::overlay::{host, until, within};
 const ADA: &str = "operate-0123456789abcdef0123456789abcdef";
 const EVE: &str = "view-0123456789abcdef0123456789abcdef";
 
-fn private(path: PathBuf, text: &str) -> PathBuf {
+pub(crate) fn private(path: PathBuf, text: &str) -> PathBuf {
     std::fs::write(&path, text).unwrap();
     #[cfg(unix)]
     {
@@ -26,7 +26,7 @@ fn private(path: PathBuf, text: &str) -> PathBuf {
 }
 
 /// A control plane's files, and the certificate that vouches for it.
-fn files(home: &Path) -> (ControlConfig, String) {
+pub(crate) fn files(home: &Path) -> (ControlConfig, String) {
     let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let certificate = made.cert.pem();
     let pem = format!("{certificate}{}", made.signing_key.serialize_pem());
@@ -37,6 +37,7 @@ fn files(home: &Path) -> (ControlConfig, String) {
             home.join("access"),
             &format!("ada operate {ADA}\neve view {EVE}\n"),
         )),
+        client_ca: None,
     };
     (config, certificate)
 }

@@ -5,6 +5,7 @@
 
 mod access;
 mod act;
+mod certificates;
 mod enact;
 mod explain;
 mod leaves;

@@ -4,6 +4,7 @@
 #![cfg(unix)]
 
 mod control;
+mod decree;
 mod disk;
 mod http;
 mod operator;

@@ -8,14 +8,14 @@ use canopy_proto::control::control_client::ControlClient;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use tonic::{Request, Status};
 
 use super::super::args::AskArgs;
 use super::super::failure::Failure;
 use crate::control::MAX_REPLY;
 use crate::data_dir::DataDir;
-use crate::secret::read_text;
+use crate::secret::{open_to_others, read_text};
 
 /// Longest wait for a host to accept.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -43,6 +43,7 @@ impl Interceptor for Bearer {
 /// How to call whoever is called.
 struct Means {
     ca: Option<Certificate>,
+    own: Option<Identity>,
     bearer: Bearer,
 }
 
@@ -63,8 +64,23 @@ impl Means {
             }
             None => None,
         };
+        let own = match &args.client_cert {
+            Some(path) => {
+                let mode = open_to_others(path).ok().flatten();
+                if let Some(mode) = mode {
+                    return Err(Failure::local(format!(
+                        "{path} can be read by other users (mode {mode:o}); run `chmod 600 {path}`",
+                        path = path.display()
+                    )));
+                }
+                let pem = read(path)?;
+                Some(Identity::from_pem(&pem, &pem))
+            }
+            None => None,
+        };
         Ok(Self {
             ca,
+            own,
             bearer: Bearer(token),
         })
     }
@@ -74,7 +90,10 @@ impl Means {
         let channel = Channel::from_shared(format!("{scheme}://{addr}"));
         let mut channel = channel.map_err(|error| error.to_string())?;
         if let Some(ca) = &self.ca {
-            let tls = ClientTlsConfig::new().ca_certificate(ca.clone());
+            let mut tls = ClientTlsConfig::new().ca_certificate(ca.clone());
+            if let Some(own) = &self.own {
+                tls = tls.identity(own.clone());
+            }
             channel = channel.tls_config(tls).map_err(|error| words(&error))?;
         }
         let channel = channel.connect_timeout(CONNECT).connect().await;
