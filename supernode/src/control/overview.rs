@@ -1,6 +1,5 @@
 //! The overlay in one page.
 
-use canopy_core::election::law::LawConfig;
 use canopy_core::election::mandate::Basis;
 use canopy_core::placement::R;
 use canopy_proto::control as pb;
@@ -184,7 +183,7 @@ fn replication(picture: &Picture, shards: &Shards) -> pb::Replication {
 }
 
 fn losses(picture: &Picture) -> Vec<pb::DomainLoss> {
-    let limit = LawConfig::default().survive_milli;
+    let limit = picture.survive_milli;
     let losses = balance::losses(&tenants(picture));
     losses
         .into_iter()

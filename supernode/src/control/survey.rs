@@ -115,6 +115,9 @@ pub(super) struct Figures {
 pub(super) struct Picture {
     /// By node id.
     pub(super) seen: Vec<Seen>,
+    /// What the rest may carry after a lost failure domain, by the policy in force,
+    /// thousandths.
+    pub(super) survive_milli: u64,
 }
 
 impl Picture {
@@ -152,6 +155,7 @@ impl Survey {
             return Some(last.clone());
         }
         let members = self.members().await?;
+        let law = self.host.peer().look(|core, _| core.overlay_law()).await?;
         let mut answers = self.poll.take(members.iter()).await;
         let seen = members.into_iter().map(|member| {
             let (figures, missing) = match answers.remove(&member.node) {
@@ -167,6 +171,7 @@ impl Survey {
         });
         let picture = Arc::new(Picture {
             seen: seen.collect(),
+            survive_milli: law.survive_milli,
         });
         *last = Some((Instant::now(), picture.clone()));
         Some(picture)
