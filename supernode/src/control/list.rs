@@ -173,6 +173,7 @@ mod tests {
     fn picture() -> Picture {
         let busy = |n: u8| (n != 4).then_some(u32::from(n % 3) * 100);
         Picture {
+            survive_milli: 900,
             seen: (1..=9).map(|n| seen(n, busy(n))).collect(),
         }
     }

@@ -472,6 +472,6 @@ mod tests {
             note: String::new(),
         };
         let told = enacted(&reply, false);
-        assert_eq!(told, "ban peer b2b2b2b2 is decreed for 12 super-nodes\n");
+        assert_eq!(told, "ban peer b2b2b2b2b2 is decreed for 12 super-nodes\n");
     }
 }
