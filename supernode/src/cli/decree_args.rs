@@ -7,6 +7,7 @@ use canopy_core::keyspace::{Key, NodeId};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::args::AskArgs;
+use super::view_args::WatchFlag;
 use crate::designation::MAX_DAYS;
 use crate::settings::Bandwidth;
 
@@ -89,6 +90,8 @@ pub(super) struct UndesignateArgs {
 pub(super) struct DecreesArgs {
     #[command(flatten)]
     pub(super) ask: AskArgs,
+    #[command(flatten)]
+    pub(super) watch: WatchFlag,
     /// Only those about this
     #[arg(value_enum, value_name = "KIND")]
     pub(super) kind: Option<DecreeKind>,

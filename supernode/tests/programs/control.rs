@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use crate::running::{Running, fails, key, printed};
+use crate::running::{Running, fails, key, printed, watched};
 
 #[test]
 fn a_host_that_runs_here_is_found_and_asked() {
@@ -48,6 +48,11 @@ fn a_host_that_runs_here_is_found_and_asked() {
     ] {
         let line = [&line[..], &["--control", &control]].concat();
         fails(home.path(), &line, code, words);
+    }
+    for command in ["status", "members", "hot", "leaves", "decrees"] {
+        let line = [command, "--watch=1", "--json", "--control", &control];
+        let told = watched(home.path(), &line, 2);
+        assert!(told.iter().all(Json::is_object), "{command}: {told:?}");
     }
     // Nothing but text goes into a pipe.
     let text = printed(home.path(), &["status", "--control", &control]);

@@ -42,6 +42,41 @@ pub(crate) fn fails(home: &Path, args: &[&str], code: i32, wanted: &str) {
     assert!(output.stdout.is_empty());
 }
 
+/// A program that goes on, and the lines of JSON that it prints.
+fn follow(home: &Path, args: &[&str]) -> (Child, Receiver<Json>) {
+    let mut command = supernode(home);
+    command.args(args).current_dir(home).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("the program starts");
+    let out = BufReader::new(child.stdout.take().expect("piped"));
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in out.lines().map_while(Result::ok) {
+            let event = serde_json::from_str(&line).expect("one object a line");
+            if sender.send(event).is_err() {
+                return;
+            }
+        }
+    });
+    (child, lines)
+}
+
+fn signal(child: &Child, signal: &str) {
+    let pid = child.id().to_string();
+    let killed = Command::new("kill").args([signal, &pid]).status();
+    assert!(killed.expect("kill").success());
+}
+
+/// The first answers of a command that asks again and again, and is then
+/// interrupted: it succeeds.
+pub(crate) fn watched(home: &Path, args: &[&str], count: usize) -> Vec<Json> {
+    let (mut child, lines) = follow(home, args);
+    let answer = |_| lines.recv_timeout(BOUND).expect("an answer");
+    let answers = (0..count).map(answer).collect();
+    signal(&child, "-INT");
+    assert!(child.wait().expect("ended").success());
+    answers
+}
+
 /// A running host, and the lines that it prints.
 pub(crate) struct Running {
     child: Child,
@@ -52,23 +87,9 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(home: &Path, args: &[&str]) -> Self {
-        let mut command = supernode(home);
-        command
-            .args(["run", "--json", "--data-dir"])
-            .arg(home.join("data"))
-            .args(args);
-        command.current_dir(home).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("the program starts");
-        let out = BufReader::new(child.stdout.take().expect("piped"));
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                let event = serde_json::from_str(&line).expect("one object a line");
-                if sender.send(event).is_err() {
-                    return;
-                }
-            }
-        });
+        let data = home.join("data");
+        let run = ["run", "--json", "--data-dir", data.to_str().expect("text")];
+        let (child, lines) = follow(home, &[&run[..], args].concat());
         let ready: Json = lines.recv_timeout(BOUND).expect("ready");
         assert_eq!(ready["event"], "ready", "{ready}");
         let node_id = ready["node_id"].as_str().expect("an id").to_owned();
@@ -92,11 +113,9 @@ impl Running {
         }
     }
 
-    /// Asks it to end by `signal`, and waits until it did.
-    pub(crate) fn end(mut self, signal: &str) {
-        let pid = self.child.id().to_string();
-        let killed = Command::new("kill").args([signal, &pid]).status();
-        assert!(killed.expect("kill").success());
+    /// Asks it to end by a signal, and waits until it did.
+    pub(crate) fn end(mut self, by: &str) {
+        signal(&self.child, by);
         // The output ends when the process does.
         let until = Instant::now() + BOUND;
         while let Ok(line) = self

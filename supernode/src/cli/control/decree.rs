@@ -20,6 +20,7 @@ use super::super::human::{duration, short};
 use super::super::output::{print, print_json};
 use super::super::table::Column;
 use super::client::{self, Client};
+use super::repeat::{Told, show};
 use super::show::{Page, per_cent, rate};
 use super::{caller, failed, json};
 use crate::designation::{DAY_MS, Designation, Terms};
@@ -216,12 +217,13 @@ async fn decree(
 pub(in super::super) async fn decrees(args: DecreesArgs) -> Result<ExitCode, Failure> {
     let mut client = client::connect(&args.ask).await?;
     let kind = args.kind.map_or("", |kind| kind.as_str()).to_owned();
-    let reply = client.list_decrees(pb::ListDecreesRequest { kind }).await;
-    let listed = reply.map_err(failed)?.into_inner();
-    match args.ask.json {
-        true => print_json(&json(&listed)?),
-        false => print(&listed_decrees(&listed, unix_ms())),
-    }
+    show(args.watch, args.ask.json, async || {
+        let kind = kind.clone();
+        let reply = client.list_decrees(pb::ListDecreesRequest { kind }).await;
+        let listed = reply.map_err(failed)?.into_inner();
+        Told::new(&listed, listed_decrees(&listed, unix_ms()))
+    })
+    .await
 }
 
 /// What a decree changed.
