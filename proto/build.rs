@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "canopy/wire/v1/decree.proto",
             "canopy/wire/v1/core.proto",
             "canopy/wire/v1/inspect.proto",
+            "canopy/wire/v1/routing.proto",
             "canopy/wire/v1/index.proto",
         ],
         ["."],

@@ -22,6 +22,17 @@ pub const MANDATE: usize = 64 * 1024;
 /// A signed decree of the operator.
 pub const DECREE: usize = 2 * 1024;
 
+/// A message to one peer, before it is sealed.
+pub const MESSAGE: usize = 60 * 1024;
+/// A signed envelope: the sealed message, names and signature.
+pub const ENVELOPE: usize = MESSAGE + 1024;
+/// Data of one post to a topic.
+pub const POST: usize = 32 * 1024;
+/// Name of a topic.
+pub const TOPIC: usize = 256;
+/// Encoded posts of one request.
+pub const POSTS: usize = 256 * 1024;
+
 /// The largest encoded [`request::Kind`], by kind.
 pub fn request(kind: &request::Kind) -> usize {
     match kind {
@@ -32,6 +43,10 @@ pub fn request(kind: &request::Kind) -> usize {
         request::Kind::Locate(_) => 256,
         request::Kind::Inspect(_) => 1024,
         request::Kind::Ping(_) => 64 * 1024,
+        request::Kind::Deliver(_) => ENVELOPE + 512,
+        // Room for the homes that a copy names.
+        request::Kind::Posts(_) => POSTS + 64 * 1024,
+        request::Kind::Subscribe(_) => 128 * 1024,
     }
 }
 

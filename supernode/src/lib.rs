@@ -8,6 +8,7 @@
 //! | [`service`] | owners, quorums, hedging, repair |
 //! | [`heat`] | what is busy: shards, and the heaviest keys, terms, publishers |
 //! | [`role`], [`load`] | taking the role up, laying it down, telling how busy it is |
+//! | [`routing`] | messages and topics, from leaf to leaf |
 //! | [`store`] | records on disk, group commit |
 //! | [`host`] | a whole peer, from settings to a clean end |
 //! | [`settings`], [`data_dir`], [`secret`] | what can be set; key, port and lock on disk |
@@ -34,6 +35,7 @@ pub mod index;
 pub mod load;
 pub mod metrics;
 pub mod role;
+pub mod routing;
 #[cfg(feature = "api")]
 pub mod rpc;
 pub mod secret;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::index::{Index, Limits};
 use crate::load::{self, Counters, Meter, Rates};
 use crate::metrics::Requests;
+use crate::routing::{Carried, RoutingStats};
 use crate::service::{HandOver, IndexService, IndexStats, ServiceConfig};
 use crate::store::{Counted, Store, StoreError};
 
@@ -47,6 +48,8 @@ pub struct RoleConfig {
     pub requests: Requests,
     /// What the store's writes are counted by.
     pub counted: Counted,
+    /// What the peer carries for others is counted by.
+    pub carried: Carried,
 }
 
 impl Default for RoleConfig {
@@ -63,6 +66,7 @@ impl Default for RoleConfig {
             retry: Duration::from_secs(2),
             requests: Requests::default(),
             counted: Counted::default(),
+            carried: Carried::default(),
         }
     }
 }
@@ -137,6 +141,11 @@ impl SuperNodeRole {
     pub fn totals(&self) -> IndexStats {
         let past = self.past.lock();
         self.stats().unwrap_or_default().after(&past)
+    }
+
+    /// What this peer carried for others since it started.
+    pub fn carried(&self) -> RoutingStats {
+        self.config.carried.read()
     }
 
     /// What an index of this peer holds at most.
@@ -384,7 +393,8 @@ impl Attendant {
         });
         service.heat().tick(tokio::time::Instant::now());
         let stats = service.stats();
-        let counters = Counters::read(&self.peer, stats.operations(), &self.config);
+        let operations = stats.operations() + self.config.carried.read().operations();
+        let counters = Counters::read(&self.peer, operations, &self.config);
         let rates = self.meter.tick(Instant::now(), counters);
         let limits = limits(&self.peer, &self.config);
         let sessions = self.peer.fabric().session_count();

@@ -27,6 +27,10 @@ pub enum Domain {
     Beacon,
     /// [`wire::Decree`]
     Decree,
+    /// [`wire::Envelope`]
+    Envelope,
+    /// [`wire::Post`]
+    Post,
 }
 
 impl Domain {
@@ -39,6 +43,8 @@ impl Domain {
             Domain::Release => b"canopy release v1\0",
             Domain::Beacon => b"canopy beacon v1\0",
             Domain::Decree => b"canopy decree v1\0",
+            Domain::Envelope => b"canopy envelope v1\0",
+            Domain::Post => b"canopy post v1\0",
         }
     }
 }
@@ -91,6 +97,12 @@ impl Identity {
         }
     }
 
+    /// The X25519 form of the secret key, to open what was sealed to
+    /// [`x25519_public`] of this identity.
+    pub fn x25519_secret(&self) -> [u8; 32] {
+        self.key.to_scalar_bytes()
+    }
+
     /// The 64-byte signature of `body` under `domain`.
     pub fn sign_bytes(&self, domain: Domain, body: &[u8]) -> Bytes {
         let signature = self.key.sign(&[domain.label(), body].concat());
@@ -102,6 +114,13 @@ impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Identity({})", self.node_id().short())
     }
+}
+
+/// The X25519 form of a peer's public key, to seal messages to it; `None`: the id
+/// is no public key, or one that everybody could open messages of.
+pub fn x25519_public(node: &NodeId) -> Option<[u8; 32]> {
+    let key = VerifyingKey::from_bytes(&node.0).ok()?;
+    (!key.is_weak()).then(|| key.to_montgomery().to_bytes())
 }
 
 /// Checks that `signature` is `signer`'s of `body` under `domain`.

@@ -176,6 +176,11 @@ pub mod keys {
         Key::hash("location", &[&peer.0])
     }
 
+    /// Who looks after a topic.
+    pub fn topic(network: &str, topic: &str) -> Key {
+        Key::hash("topic", &[network.as_bytes(), topic.as_bytes()])
+    }
+
     /// The `index`-th seat of a super-node.
     pub fn seat(node: &NodeId, index: u32) -> Key {
         Key::hash("seat", &[&node.0, &index.to_le_bytes()])

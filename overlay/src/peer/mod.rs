@@ -93,6 +93,7 @@ struct Inner {
     inputs: Inputs,
     handler: Arc<ArcSwapOption<Box<dyn Handler>>>,
     inspector: Arc<ArcSwapOption<Box<dyn Handler>>>,
+    router: Arc<ArcSwapOption<Box<dyn Handler>>>,
     placement: ArcSwap<Placement>,
     status: ArcSwap<Status>,
     placements: watch::Sender<u64>,
@@ -175,11 +176,13 @@ impl Peer {
         let permits = Permits::default();
         let handler = Arc::new(ArcSwapOption::empty());
         let inspector = Arc::new(ArcSwapOption::empty());
+        let router = Arc::new(ArcSwapOption::empty());
         let service = serve::Service {
             inputs: inputs.clone(),
             permits: permits.clone(),
             handler: handler.clone(),
             inspector: inspector.clone(),
+            router: router.clone(),
         };
         let identity: Identity = fabric_config.identity.clone();
         let network = fabric_config.network.clone();
@@ -210,6 +213,7 @@ impl Peer {
             inputs,
             handler,
             inspector,
+            router,
             placement: ArcSwap::from_pointee(core.placement().clone()),
             status: ArcSwap::from_pointee(core.status(now)),
             placements: watch::Sender::new(0),
@@ -242,6 +246,12 @@ impl Peer {
     /// Who tells others how this peer fares, whether it serves or not.
     pub fn set_inspector(&self, inspector: Box<dyn Handler>) {
         self.inner.inspector.store(Some(Arc::new(inspector)));
+    }
+
+    /// Who takes messages and posts, for this peer itself and, while it serves,
+    /// to pass them on.
+    pub fn set_router(&self, router: Box<dyn Handler>) {
+        self.inner.router.store(Some(Arc::new(router)));
     }
 
     /// Reads the core: more than [`Peer::status`] tells, for whoever can wait
@@ -360,6 +370,7 @@ impl Peer {
     /// Ends the peer without a word to anybody, as a power cut would.
     pub fn abort(&self) {
         self.set_handler(None);
+        self.inner.router.store(None);
         let (done, _) = oneshot::channel();
         let _ = self.inner.inputs.sender.send(Command::Close(done));
         self.inner.fabric.abort();

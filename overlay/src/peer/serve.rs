@@ -17,12 +17,16 @@ pub(super) struct Service {
     pub(super) permits: Permits,
     pub(super) handler: Arc<ArcSwapOption<Box<dyn Handler>>>,
     pub(super) inspector: Arc<ArcSwapOption<Box<dyn Handler>>>,
+    pub(super) router: Arc<ArcSwapOption<Box<dyn Handler>>>,
 }
 
 impl fabric::Service for Service {
     fn request(&self, from: &Session, request: wire::request::Kind) -> Answer {
         let slot = match request {
             wire::request::Kind::Inspect(_) => &self.inspector,
+            wire::request::Kind::Deliver(_)
+            | wire::request::Kind::Posts(_)
+            | wire::request::Kind::Subscribe(_) => &self.router,
             _ => &self.handler,
         };
         let handler = slot.load();

@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use crate::data_dir::{DataDir, DataDirError};
 use crate::role::{RoleConfig, SuperNodeRole};
+use crate::routing::{Carried, Router};
 use crate::service::{HandOver, IndexStats, ServiceConfig};
 use canopy_core::keyspace::NodeId;
 use canopy_core::node as core;
@@ -74,6 +75,7 @@ pub struct Host {
 #[derive(Debug)]
 struct Inner {
     reach: Reach,
+    router: Router<Reach>,
     /// Absent: others need not find this peer.
     locator: Option<Locator>,
     topology: Topology,
@@ -117,9 +119,11 @@ impl Host {
             ..ServiceConfig::default()
         };
         let metrics = Metrics::new();
+        let carried = Carried::default();
         let role = RoleConfig {
             requests: metrics.requests(),
             counted: metrics.counted(),
+            carried: carried.clone(),
             service,
             store: in_dir(&plan, "index"),
             report_every: timings.election.report_interval,
@@ -133,6 +137,8 @@ impl Host {
             peer,
             role: Arc::new(role),
         };
+        let router = Router::start(reach.clone(), &carried);
+        reach.peer.set_router(router.front());
         let (events, watched) = broadcast::channel(BACKLOG);
         let trouble = Trouble::default();
         tokio::spawn(tell(happened, events.clone(), trouble.clone()));
@@ -148,6 +154,7 @@ impl Host {
         });
         let inner = Inner {
             reach,
+            router,
             locator,
             topology: plan.topology,
             started: Instant::now(),
@@ -182,6 +189,11 @@ impl Host {
     /// The peer underneath.
     pub fn peer(&self) -> &Peer {
         &self.inner.reach.peer
+    }
+
+    /// What carries messages and posts through this peer, and takes its own.
+    pub fn router(&self) -> &Router<impl Calls> {
+        &self.inner.router
     }
 
     /// What this peer is to the overlay, now.
@@ -223,6 +235,7 @@ impl Host {
             topology: self.inner.topology,
             ready: self.ready().is_ok(),
             is: self.role(),
+            topics: self.inner.router.held(),
         };
         self.inner.metrics.read(&reading);
         &self.inner.metrics
@@ -473,6 +486,10 @@ impl Calls for Host {
         request: wire::request::Kind,
         deadline: Duration,
     ) -> Result<wire::response::Kind, CallError> {
+        // Its own router: Reach leads to the index.
+        if node == self.node_id() && Router::<Reach>::answers(&request) {
+            return self.inner.router.answer(request).await;
+        }
         self.inner.reach.call(node, request, deadline).await
     }
 }

@@ -128,6 +128,8 @@ const MEASURED: Label = label("outcome", &["done", "failed"]);
 const REACHED: Label = label("outcome", &["reached", "failed"]);
 const RACED: Label = label("outcome", &["carried", "failed"]);
 const COMPLETE: Label = label("outcome", &["complete", "incomplete"]);
+const CARRIED: Label = label("outcome", &["delivered", "absent", "refused"]);
+const STEP: Label = label("step", &["taken", "pushed"]);
 const ANSWERED: Label = label("outcome", &["ok", "failed"]);
 
 const fn one(name: &'static str) -> Label {
@@ -276,6 +278,22 @@ catalogue! {
             "Passes over all records held; incomplete: not all owners confirmed theirs, and it is tried again.";
         UNCONFIRMED: Gauge Count "canopy_repair_unconfirmed_records" []
             "Records whose owners had not all confirmed a copy at the end of the last pass.";
+    }
+    "Messages and topics" {
+        ROUTED_MESSAGES: Counter Count "canopy_routed_messages_total" [CARRIED]
+            "Messages from leaf to leaf that this super-node was asked to pass on; absent: the addressee was not there, or took none; refused: forged, over a limit, or not taken in time.";
+        ROUTED_POSTS: Counter Count "canopy_routed_posts_total" [STEP]
+            "Posts to topics; taken: from their publishers; pushed: to a subscribing leaf, each time.";
+        GIVEN_UP: Counter Count "canopy_routed_subscribers_given_up_total" []
+            "Subscribing leaves that did not take posts in time, each time.";
+        ROUTED_BYTES: Counter Bytes "canopy_routed_bytes_total" []
+            "Bytes of messages delivered and of posts pushed.";
+        TOPICS: Gauge Count "canopy_topics" []
+            "Topics that this super-node looks after and has subscribers or recent posts of.";
+        TOPIC_HISTORY: Gauge Bytes "canopy_topic_history_bytes" []
+            "Recent posts that are kept for subscribers who lost their home.";
+        SUBSCRIPTIONS: Gauge Count "canopy_topic_subscriptions" []
+            "Subscriptions of leaves at this super-node.";
     }
     "The store on disk" {
         STORE_DISK: Gauge Bytes "canopy_store_disk_bytes" []

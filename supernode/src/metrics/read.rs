@@ -7,6 +7,7 @@ use canopy_overlay::peer::{Peer, PeerStats};
 use super::Metrics;
 use super::catalogue::{Metric, id};
 use crate::role::SuperNodeRole;
+use crate::routing::TopicsHeld;
 use crate::service::IndexStats;
 use crate::settings::Topology;
 use crate::status::Role;
@@ -20,6 +21,8 @@ pub(crate) struct Reading<'a> {
     /// Whether the peer has joined.
     pub(crate) ready: bool,
     pub(crate) is: Role,
+    /// What it holds in memory for topics.
+    pub(crate) topics: TopicsHeld,
 }
 
 impl Metrics {
@@ -31,6 +34,7 @@ impl Metrics {
         self.read_driver(&from.peer.stats());
         self.read_index(&from.role.totals());
         self.read_holdings(from.role);
+        self.read_routing(from);
     }
 
     fn gauge(&self, metric: &Metric, value: impl Into<f64>) {
@@ -162,6 +166,24 @@ impl Metrics {
         self.whole(&id::RECORDS, stats.held.records);
         self.whole(&id::BYTES, stats.held.bytes);
         self.whole(&id::ITEMS, stats.held.items);
+    }
+
+    fn read_routing(&self, from: &Reading<'_>) {
+        let stats = from.role.carried();
+        for (outcome, count) in [
+            ("delivered", stats.messages_delivered),
+            ("absent", stats.messages_absent),
+            ("refused", stats.messages_refused),
+        ] {
+            self.count(&id::ROUTED_MESSAGES, &[outcome], count);
+        }
+        self.count(&id::ROUTED_POSTS, &["taken"], stats.posts_taken);
+        self.count(&id::ROUTED_POSTS, &["pushed"], stats.posts_pushed);
+        self.counter(&id::GIVEN_UP, stats.posts_given_up);
+        self.counter(&id::ROUTED_BYTES, stats.bytes);
+        self.whole(&id::TOPICS, from.topics.topics);
+        self.whole(&id::TOPIC_HISTORY, from.topics.history_bytes);
+        self.whole(&id::SUBSCRIPTIONS, from.topics.subscriptions);
     }
 
     /// What an index may hold, and its store.

@@ -74,7 +74,12 @@ impl Requests {
             request::Kind::Put(_) => Some(4),
             request::Kind::Search(_) => Some(5),
             request::Kind::Offer(_) => Some(6),
-            request::Kind::Locate(_) | request::Kind::Ping(_) | request::Kind::Inspect(_) => None,
+            request::Kind::Locate(_)
+            | request::Kind::Ping(_)
+            | request::Kind::Inspect(_)
+            | request::Kind::Deliver(_)
+            | request::Kind::Posts(_)
+            | request::Kind::Subscribe(_) => None,
         })
     }
 
