@@ -8,13 +8,14 @@ use bytes::Bytes;
 use canopy_core::keyspace::NodeId;
 
 use crate::client::{
-    Client, ClientStats, Consistency, Error, Hash, Item, Location, Page, Provider, Query, Stored,
-    Value,
+    Client, ClientStats, Consistency, Error, Hash, Item, Location, Page, Provider, Query,
+    SendError, Sent, Stored, Value,
 };
 use crate::data_dir::DataDir;
 use crate::event::Events;
 use crate::node::Node;
 use crate::peer_node::PeerNode;
+use crate::routing::{Arrivals, Messages, PostError, Posted, SubscribeError, Subscription};
 use crate::status::Status;
 
 /// A running leaf. Clones share it. Every future is `Send` and cancel-safe: a
@@ -40,6 +41,7 @@ pub struct Leaf<N: Node = PeerNode> {
     node: N,
     client: Client<N>,
     data_dir: Option<Arc<DataDir>>,
+    arrivals: Arc<Arrivals<N>>,
 }
 
 impl<N: Node> fmt::Debug for Leaf<N> {
@@ -50,10 +52,13 @@ impl<N: Node> fmt::Debug for Leaf<N> {
 
 impl<N: Node> Leaf<N> {
     pub(crate) fn new(node: N, client: Client<N>, data_dir: Option<Arc<DataDir>>) -> Self {
+        let arrivals = Arrivals::new(node.clone(), client.clone());
+        node.set_recipient(arrivals.recipient());
         Self {
             node,
             client,
             data_dir,
+            arrivals,
         }
     }
 
@@ -166,6 +171,41 @@ impl<N: Node> Leaf<N> {
         self.client.locate(node, |home| self.node.addrs(home)).await
     }
 
+    /// Sends `message`, at most 60 KiB, to one peer. Resolves when that peer's app
+    /// has taken it from [`Leaf::messages`]. It is sealed: who carries it sees
+    /// who writes to whom, and nothing else. Messages of one sender may overtake
+    /// each other; wait for one to be sent before the next where their order
+    /// matters.
+    pub async fn send(&self, to: NodeId, message: impl Into<Bytes>) -> Result<Sent, SendError> {
+        let homes = self.node.homes().borrow().clone();
+        self.client.send_message(to, &message.into(), &homes).await
+    }
+
+    /// The messages to this peer from now on. They go to whoever called this
+    /// last; earlier streams end. While there is none, this peer takes none.
+    pub fn messages(&self) -> Messages {
+        self.arrivals.inbox.listen()
+    }
+
+    /// The posts of `topic` from now on: each once, in order for each publisher,
+    /// also when super-nodes are lost. Those who post wait for this leaf to take
+    /// them: read the stream, or the subscription ends.
+    pub async fn subscribe(&self, topic: &str) -> Result<Subscription, SubscribeError> {
+        self.arrivals.topics.subscribe(topic).await
+    }
+
+    /// Posts `data`, at most 32 KiB, to all who subscribed to `topic`. Resolves
+    /// when each has it or was given up on. Calls that are made meanwhile go
+    /// together, in the order in which they were made; a sealed post is the app's
+    /// business.
+    pub async fn broadcast(
+        &self,
+        topic: &str,
+        data: impl Into<Bytes>,
+    ) -> Result<Posted, PostError> {
+        self.arrivals.publisher.post(topic, data.into()).await
+    }
+
     /// How this leaf fares, now.
     pub fn status(&self) -> Status {
         self.node.status()
@@ -185,6 +225,7 @@ impl<N: Node> Leaf<N> {
     /// handles of this leaf fail from then on. Bounded by half a minute.
     pub async fn close(&self) {
         self.client.stop_refreshing();
+        self.arrivals.close();
         let limit = Duration::from_secs(30);
         if tokio::time::timeout(limit, self.node.close())
             .await

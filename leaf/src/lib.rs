@@ -21,6 +21,7 @@
 //! | module | what is there |
 //! |---|---|
 //! | [`client`] | requests: signed, hedged, checked |
+//! | [`routing`] | what super-nodes bring to this leaf: messages, posts |
 //! | [`settings`] | what can be set, and the configuration file |
 //! | [`data_dir`] | key, port and lock on disk |
 //! | [`status`], [`event`] | how a leaf fares, and what happens to it |
@@ -40,6 +41,7 @@ mod leaf;
 mod metrics;
 pub mod node;
 pub mod peer_node;
+pub mod routing;
 
 pub use builder::{Builder, StartError};
 pub use canopy_core::identity::Identity;
@@ -47,10 +49,13 @@ pub use canopy_core::keyspace::NodeId;
 pub use canopy_supernode::{data_dir, event, settings, status};
 pub use client::{
     ClientStats, Consistency, Error, Hash, Hit, Item, Located, Location, Page, Provider, Query,
-    QueryError, Stored, Value,
+    QueryError, SendError, Sent, Stored, Value,
 };
 pub use data_dir::DataDir;
 pub use event::{Event, EventKind, Events};
 pub use leaf::Leaf;
+pub use routing::{
+    Ended, Message, Messages, Post, PostError, Posted, SubscribeError, Subscription,
+};
 pub use settings::{Bandwidth, PeerAddr, Preset, Settings, Stand, Topology};
 pub use status::{Role, Status};

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use canopy_core::keyspace::NodeId;
 use canopy_overlay::calls::Calls;
-use tokio::sync::broadcast;
+use canopy_overlay::peer::Handler;
+use tokio::sync::{broadcast, watch};
 
 #[cfg(feature = "cli")]
 pub(crate) use canopy_supernode::event::unix_ms;
@@ -24,6 +25,13 @@ pub trait Node: Calls {
     /// Where a super-node is reached; empty where this peer does not know it.
     /// Must not wait.
     fn addrs(&self, node: &NodeId) -> Vec<SocketAddr>;
+
+    /// The super-nodes that this peer leans on, first slot first; none while it
+    /// serves itself.
+    fn homes(&self) -> watch::Receiver<Vec<NodeId>>;
+
+    /// Who takes the messages and posts that come for this peer.
+    fn set_recipient(&self, recipient: Box<dyn Handler>);
 
     /// A reader of events from now on, over a channel of
     /// [`BACKLOG`](crate::event::BACKLOG).

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use canopy_core::keyspace::NodeId;
+use canopy_overlay::peer::Handler;
 use canopy_supernode::event::Event;
 use canopy_supernode::status::Status;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 pub use canopy_supernode::host::Host as PeerNode;
 
@@ -18,6 +19,14 @@ impl Node for PeerNode {
 
     fn addrs(&self, node: &NodeId) -> Vec<SocketAddr> {
         self.addrs(node)
+    }
+
+    fn homes(&self) -> watch::Receiver<Vec<NodeId>> {
+        self.peer().homes()
+    }
+
+    fn set_recipient(&self, recipient: Box<dyn Handler>) {
+        self.router().set_recipient(recipient);
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

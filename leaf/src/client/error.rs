@@ -90,7 +90,7 @@ pub enum Error {
 
 /// Whether a refusal is a verdict on the request: another super-node would
 /// come to the same one, so that asking on and on is of no use.
-pub(super) fn is_verdict(code: Code) -> bool {
+pub(crate) fn is_verdict(code: Code) -> bool {
     match code {
         Code::Malformed
         | Code::Invalid

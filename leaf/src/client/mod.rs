@@ -9,6 +9,7 @@
 //! | `read` | reads and searches, and checks whatever comes back |
 //! | `publications`, `refresh` | what is kept published, and refreshed before it ends |
 //! | `locate` | where a peer is found |
+//! | `send`, `seal` | messages to one peer, sealed end to end |
 //! | `query`, `item` | what people search for, and what they find |
 //!
 //! Nothing here decides who serves: it reads the placement snapshot anew for
@@ -25,6 +26,8 @@ pub(crate) mod publications;
 mod query;
 mod read;
 mod refresh;
+mod seal;
+mod send;
 mod stats;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -51,6 +54,7 @@ use tokio::time::Instant;
 pub use blake3::Hash;
 pub use draft::{PROVIDER_TTL, VALUE_TTL};
 pub use error::Error;
+pub(crate) use error::is_verdict;
 pub use item::{Hit, Item, Page};
 pub use locate::{Located, Location};
 use publications::Publications;
@@ -61,6 +65,10 @@ pub use query::{
     QueryError,
 };
 pub use read::{Consistency, Provider, Value};
+#[cfg(test)]
+pub(crate) use seal::seal;
+pub(crate) use seal::unseal;
+pub use send::{MAX_MESSAGE, SendError, Sent};
 pub use stats::ClientStats;
 pub use write::Stored;
 
@@ -109,6 +117,8 @@ struct Inner<C> {
     budget: RetryBudget,
     counters: stats::Counters,
     checked: checked::Checked,
+    /// Where others were found lately.
+    whereabouts: send::Whereabouts,
     /// What is kept published. Absent: nothing is.
     publications: Option<Publications>,
     /// Refreshes them.
@@ -167,6 +177,7 @@ impl<C: Calls> Client<C> {
                 budget: RetryBudget::default(),
                 counters: stats::Counters::default(),
                 checked: checked::Checked::default(),
+                whereabouts: send::Whereabouts::default(),
                 publications,
                 refresher: OnceLock::new(),
             }),
@@ -192,6 +203,21 @@ impl<C: Calls> Client<C> {
         }
     }
 
+    /// The key that this client signs with.
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.inner.identity
+    }
+
+    /// The peer that this client asks through.
+    pub(crate) fn calls(&self) -> &C {
+        &self.inner.calls
+    }
+
+    /// The network's name.
+    pub(crate) fn network(&self) -> &str {
+        self.inner.calls.network()
+    }
+
     fn now(&self) -> Now {
         Now::new(self.inner.begun.elapsed(), self.inner.calls.now_ms())
     }
@@ -205,7 +231,7 @@ impl<C: Calls> Client<C> {
 
     /// The time by which records are issued, milliseconds since 1970: that of the
     /// super-nodes where this machine's clock is off.
-    fn common_ms(&self) -> u64 {
+    pub(crate) fn common_ms(&self) -> u64 {
         let offset_ms = self.clock_offset_ms();
         self.inner.calls.now_ms().saturating_add_signed(offset_ms)
     }

@@ -11,12 +11,13 @@ use canopy_core::keyspace::{Key, NodeId};
 use canopy_core::placement::{Member, Placement};
 use canopy_core::record::Record;
 use canopy_overlay::calls::{CallError, Calls};
+use canopy_overlay::peer::Handler;
 use canopy_proto::wire;
 use canopy_proto::wire::record::Payload;
 use canopy_proto::wire::refusal::Code;
 use canopy_proto::wire::{request, response};
 use parking_lot::Mutex;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep};
 
 use super::publications::Publications;
@@ -397,6 +398,13 @@ impl Node for Net {
         let addr = SocketAddr::from(([127, 0, 0, node.0[0]], 4477));
         known.then_some(addr).into_iter().collect()
     }
+
+    fn homes(&self) -> watch::Receiver<Vec<NodeId>> {
+        watch::channel(Vec::new()).1
+    }
+
+    /// Nothing ever comes here.
+    fn set_recipient(&self, _: Box<dyn Handler>) {}
 
     fn events(&self) -> broadcast::Receiver<Event> {
         self.inner.events.subscribe()
