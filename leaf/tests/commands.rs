@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use canopy_proto::leaf as pb;
 use canopy_proto::leaf::leaf_server::{Leaf, LeafServer};
-use futures_util::Stream;
+use futures_util::stream::{self, Stream};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, async_trait};
@@ -147,6 +147,50 @@ impl Leaf for Daemon {
             ..pb::Location::default()
         });
         Ok(Response::new(pb::LocateReply { location }))
+    }
+
+    async fn send(&self, request: Request<pb::SendRequest>) -> Reply<pb::SendReply> {
+        let send = request.into_inner();
+        let mut values = self.values.lock().expect("lock");
+        values.insert(send.to, send.data);
+        Ok(Response::new(pb::SendReply::default()))
+    }
+
+    type MessagesStream = Pin<Box<dyn Stream<Item = Result<pb::Message, Status>> + Send>>;
+
+    async fn messages(&self, _: Request<pb::MessagesRequest>) -> Reply<Self::MessagesStream> {
+        let message = |text: &str| {
+            Ok(pb::Message {
+                from: id(),
+                data: text.into(),
+                ..pb::Message::default()
+            })
+        };
+        let messages = stream::iter([message("hello"), message("again")]);
+        Ok(Response::new(Box::pin(messages)))
+    }
+
+    async fn broadcast(&self, request: Request<pb::BroadcastRequest>) -> Reply<pb::BroadcastReply> {
+        let post = request.into_inner();
+        let mut values = self.values.lock().expect("lock");
+        values.insert(post.topic, post.data);
+        Ok(Response::new(pb::BroadcastReply {
+            reached: 3,
+            given_up: 1,
+        }))
+    }
+
+    type SubscribeStream = Pin<Box<dyn Stream<Item = Result<pb::Post, Status>> + Send>>;
+
+    async fn subscribe(&self, _: Request<pb::SubscribeRequest>) -> Reply<Self::SubscribeStream> {
+        let post = pb::Post {
+            publisher: id(),
+            number: 1,
+            data: b"news".to_vec(),
+            ..pb::Post::default()
+        };
+        let slow = Status::resource_exhausted("the posts were not read");
+        Ok(Response::new(Box::pin(stream::iter([Ok(post), Err(slow)]))))
     }
 
     type EventsStream = Pin<Box<dyn Stream<Item = Result<pb::Event, Status>> + Send>>;
@@ -308,6 +352,38 @@ fn a_peer_is_located_or_the_exit_is_1() {
     let none = daemon.leaf(&["locate", &stranger, "--json"]);
     assert_eq!(printed(&none, 1), "null\n");
     printed(&daemon.leaf(&["locate", "me"]), 2);
+}
+
+#[test]
+fn messages_are_sent_and_printed_as_they_come() {
+    let daemon = start();
+    let sent = printed(&daemon.leaf(&["send", &id(), "hello"]), 0);
+    assert_eq!(sent, format!("delivered to {}\n", id()));
+    assert_eq!(daemon.daemon.values.lock().unwrap()[&id()], b"hello");
+    printed(&daemon.leaf(&["send", "me", "hello"]), 2);
+    let long = "x".repeat(61 * 1024);
+    printed(&daemon.leaf(&["send", &id(), &long]), 2);
+
+    let two = printed(&daemon.leaf(&["listen", "--count", "2"]), 0);
+    assert_eq!(two, "ababababab  hello\nababababab  again\n");
+    // The stream ends before the third.
+    let all = daemon.leaf(&["listen", "--json"]);
+    assert_eq!(printed(&all, 3).lines().count(), 2);
+}
+
+#[test]
+fn posts_are_counted_and_printed_until_the_reader_is_dropped() {
+    let daemon = start();
+    let posted = daemon.leaf(&["broadcast", "news", "it rains"]);
+    assert_eq!(printed(&posted, 0), "3 subscriber(s) have it\n");
+    assert!(String::from_utf8_lossy(&posted.stderr).contains("1 subscriber(s) did not"));
+    assert_eq!(daemon.daemon.values.lock().unwrap()["news"], b"it rains");
+
+    let one = json(&daemon.leaf(&["subscribe", "news", "--count", "1", "--json"]));
+    assert_eq!((&one["number"], &one["data"]), (&1.into(), &"news".into()));
+    let dropped = daemon.leaf(&["subscribe", "news"]);
+    assert_eq!(printed(&dropped, 4), "ababababab  news\n");
+    assert!(String::from_utf8_lossy(&dropped.stderr).contains("not read"));
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 pub(crate) mod convert;
 mod events;
+mod routing;
 mod service;
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::convert;
 use super::events;
+use super::routing::{self, MessageStream, PostStream};
 use crate::client::{Consistency, DEFAULT_LIMIT, Query};
 use crate::leaf::Leaf;
 use crate::node::Node;
@@ -32,6 +33,15 @@ pub struct Service<N: Node> {
 impl<N: Node> Service<N> {
     pub(crate) fn new(leaf: Leaf<N>, closed: watch::Receiver<bool>) -> Self {
         Self { leaf, closed }
+    }
+
+    /// Resolves when the API closes.
+    fn closing(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut closed = self.closed.clone();
+        async move {
+            // An error says that the API is gone, which is the same.
+            let _ = closed.wait_for(|closed| *closed).await;
+        }
     }
 }
 
@@ -225,18 +235,57 @@ impl<N: Node> Calls for Service<N> {
         Ok(Response::new(pb::LocateReply { location }))
     }
 
+    async fn send(
+        &self,
+        request: Request<pb::SendRequest>,
+    ) -> Result<Response<pb::SendReply>, Status> {
+        let send = request.into_inner();
+        let to = convert::node_id("to", &send.to)?;
+        let sent = self.leaf.send(to, send.data).await;
+        Ok(Response::new(routing::sent(sent)?))
+    }
+
+    type MessagesStream = MessageStream;
+
+    async fn messages(
+        &self,
+        _: Request<pb::MessagesRequest>,
+    ) -> Result<Response<MessageStream>, Status> {
+        let messages = routing::messages(self.leaf.messages());
+        let messages = messages.take_until(Box::pin(self.closing()));
+        Ok(Response::new(Box::pin(messages)))
+    }
+
+    async fn broadcast(
+        &self,
+        request: Request<pb::BroadcastRequest>,
+    ) -> Result<Response<pb::BroadcastReply>, Status> {
+        let post = request.into_inner();
+        let posted = self.leaf.broadcast(&post.topic, post.data).await;
+        Ok(Response::new(routing::posted(posted)?))
+    }
+
+    type SubscribeStream = PostStream;
+
+    async fn subscribe(
+        &self,
+        request: Request<pb::SubscribeRequest>,
+    ) -> Result<Response<PostStream>, Status> {
+        let subscription = self.leaf.subscribe(&request.get_ref().topic).await;
+        let posts = routing::posts(subscription.map_err(routing::subscribe_error)?);
+        let posts = posts.take_until(Box::pin(self.closing()));
+        Ok(Response::new(Box::pin(posts)))
+    }
+
     type EventsStream = EventStream;
 
     async fn events(&self, _: Request<pb::EventsRequest>) -> Result<Response<EventStream>, Status> {
-        let mut closed = self.closed.clone();
-        let close = async move {
-            // An error says that the API is gone, which is the same.
-            let _ = closed.wait_for(|closed| *closed).await;
-        };
         let events = stream::unfold(self.leaf.events(), |mut events| async move {
             let event = events.next().await?;
             Some((Ok(events::to_proto(event)), events))
         });
-        Ok(Response::new(Box::pin(events.take_until(Box::pin(close)))))
+        Ok(Response::new(Box::pin(
+            events.take_until(Box::pin(self.closing())),
+        )))
     }
 }

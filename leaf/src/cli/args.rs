@@ -40,6 +40,14 @@ pub(super) enum Command {
     Search(SearchArgs),
     /// Shows which super-nodes a peer is homed at
     Locate(LocateArgs),
+    /// Sends a message to one peer, sealed end to end
+    Send(SendArgs),
+    /// Prints the messages to this leaf as they come
+    Listen(ListenArgs),
+    /// Posts to all who subscribed to a topic
+    Broadcast(BroadcastArgs),
+    /// Prints the posts of a topic as they come
+    Subscribe(SubscribeArgs),
     /// Shows role, homes, super-nodes and the criteria of candidacy
     Status(StatusArgs),
     /// Runs a whole overlay in one process and kills super-nodes
@@ -151,6 +159,49 @@ pub(super) struct LocateArgs {
     /// Whom to find
     #[arg(value_name = "ID")]
     pub(super) node_id: NodeId,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct SendArgs {
+    /// Whom to
+    #[arg(value_name = "ID")]
+    pub(super) to: NodeId,
+    /// The message, at most 60 KiB; `-` reads standard input
+    #[arg(default_value = "-", allow_negative_numbers = true)]
+    pub(super) message: String,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ListenArgs {
+    /// End after so many messages [default: when interrupted]
+    #[arg(long, value_name = "N")]
+    pub(super) count: Option<u64>,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct BroadcastArgs {
+    /// The topic, 1 to 256 bytes
+    pub(super) topic: String,
+    /// What to post, at most 32 KiB; `-` reads standard input
+    #[arg(default_value = "-", allow_negative_numbers = true)]
+    pub(super) message: String,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct SubscribeArgs {
+    /// The topic, 1 to 256 bytes
+    pub(super) topic: String,
+    /// End after so many posts [default: when interrupted]
+    #[arg(long, value_name = "N")]
+    pub(super) count: Option<u64>,
     #[command(flatten)]
     pub(super) common: Common,
 }

@@ -54,6 +54,8 @@ calls! {
     unpublish(UnpublishRequest) -> UnpublishReply;
     search(SearchRequest) -> SearchReply;
     locate(LocateRequest) -> LocateReply;
+    send(SendRequest) -> SendReply;
+    broadcast(BroadcastRequest) -> BroadcastReply;
 }
 
 impl Backend {

@@ -304,7 +304,7 @@ pub(super) fn partly() -> ExitCode {
     ExitCode::from(NOTHING)
 }
 
-fn to_hex(bytes: &[u8]) -> String {
+pub(super) fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

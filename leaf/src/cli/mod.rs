@@ -7,6 +7,7 @@
 //! | `demo` | `leaf demo` |
 //! | `backend` | finds the daemon, or joins for the moment |
 //! | `commands`, `publish` | the other sub-commands |
+//! | `routing` | messages and topics |
 //! | [`scan`] | files as items |
 //! | `human` | output for people |
 //! | `failure` | one line an error, and its exit code |
@@ -19,6 +20,7 @@ mod demo;
 mod failure;
 mod human;
 mod publish;
+mod routing;
 pub mod scan;
 
 use std::process::ExitCode;
@@ -43,6 +45,10 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Unpublish(args) => commands::unpublish(args).await,
         Command::Search(args) => commands::search(args).await,
         Command::Locate(args) => commands::locate(args).await,
+        Command::Send(args) => routing::send(args).await,
+        Command::Listen(args) => routing::listen(args).await,
+        Command::Broadcast(args) => routing::broadcast(args).await,
+        Command::Subscribe(args) => routing::subscribe(args).await,
         Command::Status(args) => commands::status(args).await,
         Command::Demo(args) => demo::demo(args).await,
         Command::Completions(args) => {
