@@ -1,5 +1,5 @@
 //! The chat of the README: two peers, sealed end to end, with no server of their
-//! own.
+//! own. What is typed while the other one is away waits for it.
 //!
 //! Run a peer first (`cargo run --release -- run`), then this twice with its
 //! address: `cargo run --release -p canopy-leaf --example chat -- 127.0.0.1:PORT`.

@@ -172,7 +172,8 @@ impl<N: Node> Leaf<N> {
     }
 
     /// Sends `message`, at most 60 KiB, to one peer. Resolves when that peer's app
-    /// has taken it from [`Leaf::messages`]. It is sealed: who carries it sees
+    /// has taken it from [`Leaf::messages`], or, where it is not there or does not
+    /// listen, when the overlay keeps it for a week. It is sealed: who carries it sees
     /// who writes to whom, and nothing else. Messages of one sender may overtake
     /// each other; wait for one to be sent before the next where their order
     /// matters.
@@ -181,10 +182,12 @@ impl<N: Node> Leaf<N> {
         self.client.send_message(to, &message.into(), &homes).await
     }
 
-    /// The messages to this peer from now on. They go to whoever called this
+    /// The messages to this peer: first those that were kept for it, then those
+    /// that come. Each is taken once, but for one that came right before a restart:
+    /// that one may come again. They go to whoever called this
     /// last; earlier streams end. While there is none, this peer takes none.
     pub fn messages(&self) -> Messages {
-        self.arrivals.inbox.listen()
+        self.arrivals.listen()
     }
 
     /// The posts of `topic` from now on: each once, in order for each publisher,

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use canopy_core::identity::Domain;
-use canopy_core::keyspace::{NodeId, keys};
+use canopy_core::keyspace::{Key, NodeId, keys};
 use canopy_leaf::client::MAX_MESSAGE;
 use canopy_leaf::{Ended, Identity, Leaf, SendError, Sent, Subscription};
 use canopy_overlay::calls::{CallError, Calls};
 use canopy_proto::wire::refusal::Code;
 use canopy_proto::wire::{self, request};
 use canopy_supernode::host::Host;
-use common::{host, leaf, until, within};
+use common::{host, leaf, leaf_as, until, within};
 use futures_util::future::join_all;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -26,10 +26,6 @@ async fn a_message_is_delivered_over_a_home_or_told_as_not() {
     let (a, b) = (leaf(&first, &operator).await, leaf(&third, &operator).await);
     until(async || a.locate(b.node_id()).await.ok()?).await;
     until(async || b.locate(a.node_id()).await.ok()?).await;
-
-    // Nobody listens.
-    let told = within(a.send(b.node_id(), "hello")).await;
-    assert_eq!(told, Err(SendError::Absent(b.node_id())));
 
     let (mut at_a, mut at_b) = (a.messages(), b.messages());
     let chat = async {
@@ -77,14 +73,71 @@ async fn a_message_is_delivered_over_a_home_or_told_as_not() {
         assert_eq!(refusal.code(), Code::Invalid);
     }
 
-    let gone = b.node_id();
-    within(b.close()).await;
-    let told = within(a.send(gone, "hello?")).await;
-    assert_eq!(told, Err(SendError::Absent(gone)));
     within(a.close()).await;
+    within(b.close()).await;
     for host in hosts {
         within(host.close()).await;
     }
+}
+
+/// Letters that all hosts hold, copies counted.
+fn letters(hosts: &[Host]) -> u64 {
+    let stats = hosts.iter().filter_map(Host::index_stats);
+    stats.map(|stats| stats.held.letters).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sent_to_who_is_away_is_kept_and_collected_once() {
+    let operator = Identity::from_secret([1; 32]);
+    let hosts = hosts(&operator, 3).await;
+    let a = settled(&hosts[0], &operator, 3).await;
+    let away = Identity::from_secret([55; 32]);
+    let to = away.node_id();
+    for number in 0..3 {
+        let sent = within(a.send(to, format!("letter {number}"))).await;
+        assert!(matches!(sent, Ok(Sent::Kept { .. })), "{sent:?}");
+    }
+    // Nobody else is told of them.
+    let ask = |key: Key| {
+        request::Kind::Get(wire::Get {
+            key: key.to_bytes(),
+            mailbox: true,
+            ..Default::default()
+        })
+    };
+    let peek = a
+        .node()
+        .call(hosts[0].node_id(), ask(keys::mailbox(&to)), common::BOUND);
+    let Err(CallError::Refused { refusal, .. }) = within(peek).await else {
+        panic!("it told");
+    };
+    assert_eq!(refusal.code(), Code::Invalid);
+
+    // It is there, and does not listen yet.
+    let b = leaf_as(&hosts[1], &operator, away).await;
+    let sent = within(a.send(to, "letter 3")).await;
+    assert!(matches!(sent, Ok(Sent::Kept { .. })), "{sent:?}");
+    assert!(letters(&hosts) >= 8);
+    let mut messages = b.messages();
+    for number in 0..4 {
+        let message = within(messages.next()).await.expect("a message");
+        assert_eq!(message.from, a.node_id());
+        assert_eq!(&message.data[..], format!("letter {number}").as_bytes());
+    }
+    // What was taken is removed, and what is sent now comes at once.
+    until(async || (letters(&hosts) == 0).then_some(())).await;
+    let (sent, message) = within(async { tokio::join!(a.send(to, "now"), messages.next()) }).await;
+    assert_eq!((sent, message.is_some()), (Ok(Sent::Delivered), true));
+
+    // One sender cannot fill a mailbox.
+    let other = Identity::from_secret([56; 32]).node_id();
+    for _ in 0..32 {
+        let sent = within(a.send(other, "x")).await;
+        assert!(matches!(sent, Ok(Sent::Kept { .. })), "{sent:?}");
+    }
+    let sent = within(a.send(other, "x")).await;
+    assert!(matches!(sent, Err(SendError::MailboxFull(_))), "{sent:?}");
+    close(vec![a, b], hosts).await;
 }
 
 /// So many hosts that know each other.

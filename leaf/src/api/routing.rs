@@ -18,7 +18,10 @@ pub(super) type PostStream = Pin<Box<dyn Stream<Item = Result<pb::Post, Status>>
 
 pub(super) fn sent(sent: Result<Sent, SendError>) -> Result<pb::SendReply, Status> {
     match sent {
-        Ok(Sent::Delivered) => Ok(pb::SendReply {}),
+        Ok(Sent::Delivered) => Ok(pb::SendReply { kept_until_ms: 0 }),
+        Ok(Sent::Kept { until_ms }) => Ok(pb::SendReply {
+            kept_until_ms: until_ms,
+        }),
         Err(SendError::Overlay(error)) => Err(convert::error(error)),
         Err(error) => {
             let message = error.to_string();
@@ -26,7 +29,8 @@ pub(super) fn sent(sent: Result<Sent, SendError>) -> Result<pb::SendReply, Statu
                 SendError::TooLarge { .. } | SendError::NoSuchPeer(_) => {
                     Status::invalid_argument(message)
                 }
-                SendError::Absent(_) => Status::unavailable(message),
+                SendError::MailboxFull(_) => Status::resource_exhausted(message),
+                SendError::Banned(_) => Status::permission_denied(message),
                 SendError::Refused(_) | SendError::Overlay(_) => {
                     Status::failed_precondition(message)
                 }

@@ -16,6 +16,7 @@ use super::args::{BroadcastArgs, ListenArgs, SendArgs, SubscribeArgs};
 use super::backend::Backend;
 use super::failure::{Failure, from_status};
 use crate::client::MAX_MESSAGE;
+use crate::node::unix_ms;
 use crate::routing::MAX_POST;
 
 /// What a stream of the API brings.
@@ -27,10 +28,21 @@ pub(super) async fn send(args: SendArgs) -> Result<ExitCode, Failure> {
     let mut backend = Backend::find(&args.common).await?;
     let sent = backend.send(pb::SendRequest { to, data }).await;
     backend.close().await;
-    sent?;
-    match args.common.json {
-        true => print_json(&json!({ "to": args.to.to_string(), "delivered": true })),
-        false => print(&format!("delivered to {}\n", args.to)),
+    let until_ms = sent?.kept_until_ms;
+    match (args.common.json, until_ms) {
+        (true, _) => print_json(&json!({
+            "to": args.to.to_string(),
+            "delivered": until_ms == 0,
+            "kept_until_ms": until_ms,
+        })),
+        (false, 0) => print(&format!("delivered to {}\n", args.to)),
+        (false, _) => {
+            let days = until_ms.saturating_sub(unix_ms()) as f64 / 86_400_000.0;
+            print(&format!(
+                "{} is not there; kept for {days:.0} days\n",
+                args.to
+            ))
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //! | `publications`, `refresh` | what is kept published, and refreshed before it ends |
 //! | `locate` | where a peer is found |
 //! | `send`, `seal` | messages to one peer, sealed end to end |
+//! | `letters` | messages kept for peers that are not there |
 //! | `query`, `item` | what people search for, and what they find |
 //!
 //! Nothing here decides who serves: it reads the placement snapshot anew for
@@ -21,6 +22,7 @@ mod draft;
 mod error;
 mod health;
 mod item;
+mod letters;
 mod locate;
 pub(crate) mod publications;
 mod query;
@@ -56,6 +58,7 @@ pub use draft::{PROVIDER_TTL, VALUE_TTL};
 pub use error::Error;
 pub(crate) use error::is_verdict;
 pub use item::{Hit, Item, Page};
+pub use letters::LETTER_TTL;
 pub use locate::{Located, Location};
 use publications::Publications;
 

@@ -125,7 +125,11 @@ impl<C: Calls> Client<C> {
         };
         let key = keys::provider(hash.as_bytes());
         let mut found = self
-            .read(&key, Consistency::Quorum, Proof::Signature, limit, fits)
+            .read(
+                self.get_of(&key, Consistency::Quorum, limit),
+                Proof::Signature,
+                fits,
+            )
             .await?;
         found
             .records
@@ -202,31 +206,50 @@ impl<C: Calls> Client<C> {
         proof: Proof,
         fits: impl Fn(&Record) -> bool + Sync,
     ) -> Result<Option<(Record, bool)>, Error> {
-        let found = self.read(key, consistency, proof, 1, fits).await?;
+        let get = self.get_of(key, consistency, 1);
+        let found = self.read(get, proof, fits).await?;
         let records = found.records.into_iter();
         let latest = records.max_by_key(|record| record.body.sequence);
         let latest = latest.filter(|record| !record.body.removed);
         Ok(latest.map(|record| (record, found.hedged)))
     }
 
-    async fn read(
-        &self,
-        key: &Key,
-        consistency: Consistency,
-        proof: Proof,
-        limit: u32,
-        fits: impl Fn(&Record) -> bool + Sync,
-    ) -> Result<Found, Error> {
+    fn get_of(&self, key: &Key, consistency: Consistency, limit: u32) -> wire::Get {
         let consistency = match consistency {
             Consistency::One => wire::Consistency::One,
             Consistency::Quorum => wire::Consistency::Quorum,
         };
-        let get = wire::Get {
+        wire::Get {
             key: key.to_bytes(),
             consistency: consistency as i32,
-            local: false,
             limit,
+            ..wire::Get::default()
+        }
+    }
+
+    /// The letters to this peer, at most `limit`.
+    pub(super) async fn read_mailbox(
+        &self,
+        limit: u32,
+        fits: impl Fn(&Record) -> bool + Sync,
+    ) -> Result<Vec<Record>, Error> {
+        let key = keys::mailbox(&self.node_id());
+        let get = wire::Get {
+            mailbox: true,
+            ..self.get_of(&key, Consistency::Quorum, limit)
         };
+        let found = self.read(get, Proof::Signature, fits).await?;
+        Ok(found.records)
+    }
+
+    async fn read(
+        &self,
+        get: wire::Get,
+        proof: Proof,
+        fits: impl Fn(&Record) -> bool + Sync,
+    ) -> Result<Found, Error> {
+        let limit = get.limit;
+        let key = &Key::from_slice(&get.key).unwrap_or_default();
         let Answer { mut value, hedged } = self
             .ask(Ask {
                 class: Class::Read,

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::Client;
 use super::error::{Error, is_verdict};
+use super::letters::LETTER_TTL;
 use super::seal::seal;
 
 /// Longest message, bytes.
@@ -25,14 +26,18 @@ const ATTEMPT: Duration = Duration::from_secs(TAKE.as_secs() + 2);
 const REMEMBERED: usize = 1024;
 /// How long they are.
 const FRESH: Duration = Duration::from_secs(30);
-/// How long an envelope counts where it is not kept for its addressee, seconds.
-const PASSING_S: u32 = 600;
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
     /// The addressee's app has it.
     Delivered,
+    /// The addressee was not there, or took no messages; the overlay keeps it
+    /// until it does.
+    Kept {
+        /// When it is dropped unless it was collected, milliseconds since 1970.
+        until_ms: u64,
+    },
 }
 
 /// Why a message was not delivered.
@@ -49,14 +54,18 @@ pub enum SendError {
     /// The id is no public key, so nobody has it; nothing was sent.
     #[error("no peer can have the id {0}; check it")]
     NoSuchPeer(NodeId),
-    /// The addressee is not there, or takes no messages now.
-    #[error("{0} is not there, or takes no messages now; try again later")]
-    Absent(NodeId),
+    /// The addressee is not there, and too much waits for it already, of this
+    /// sender or in all.
+    #[error("the addressee is not there, and its mailbox is full: {0}")]
+    MailboxFull(String),
+    /// The network's operator banned this peer or the addressee.
+    #[error("{0}")]
+    Banned(String),
     /// A super-node or the addressee refused the message; the same one will be
     /// refused again.
     #[error("the message was refused: {0}")]
     Refused(String),
-    /// It could not be found out where the addressee is.
+    /// It could not be found out where the addressee is, or not be kept for it.
     #[error(transparent)]
     Overlay(#[from] Error),
 }
@@ -78,6 +87,7 @@ enum Tried {
     Absent,
     /// No home could be asked.
     Unreached,
+    Banned(String),
     Refused(String),
 }
 
@@ -95,22 +105,37 @@ impl<C: Calls> Client<C> {
             let size = message.len();
             return Err(SendError::TooLarge { size });
         }
-        let envelope = self.envelope(to, message)?;
-        match self.send_online(to, &envelope, own).await? {
-            true => Ok(Sent::Delivered),
-            false => Err(SendError::Absent(to)),
+        let id = Bytes::copy_from_slice(&rand::random::<[u8; 16]>());
+        let envelope = self.envelope(to, id.clone(), message)?;
+        if self.send_online(to, &envelope, own).await? {
+            return Ok(Sent::Delivered);
+        }
+        // Under the same id, so that a copy that arrived after all is known.
+        match self.keep_letter(to, id, envelope).await {
+            Ok(until_ms) => Ok(Sent::Kept { until_ms }),
+            Err(Error::Refused {
+                code: Code::Quota,
+                message,
+                ..
+            }) => Err(SendError::MailboxFull(message)),
+            Err(Error::Refused {
+                code: Code::Banned,
+                message,
+                ..
+            }) => Err(SendError::Banned(message)),
+            Err(error) => Err(error.into()),
         }
     }
 
-    fn envelope(&self, to: NodeId, message: &[u8]) -> Result<wire::Signed, SendError> {
+    fn envelope(&self, to: NodeId, id: Bytes, message: &[u8]) -> Result<wire::Signed, SendError> {
         let me = self.node_id();
         let sealed = seal(&me, &to, message).ok_or(SendError::NoSuchPeer(to))?;
         let body = wire::Envelope {
             network: self.inner.calls.network().to_owned(),
             to: to.to_bytes(),
-            id: Bytes::copy_from_slice(&rand::random::<[u8; 16]>()),
+            id,
             sent_ms: self.common_ms(),
-            ttl_s: PASSING_S,
+            ttl_s: LETTER_TTL.as_secs() as u32,
             sealed,
         };
         Ok(self.inner.identity.sign(Domain::Envelope, &body))
@@ -128,6 +153,7 @@ impl<C: Calls> Client<C> {
             let (homes, known) = self.homes_of(to, fresh).await?;
             match self.try_homes(&homes, envelope, own, deadline).await {
                 Tried::Delivered => return Ok(true),
+                Tried::Banned(why) => return Err(SendError::Banned(why)),
                 Tried::Refused(why) => return Err(SendError::Refused(why)),
                 // It may have moved since.
                 Tried::Absent | Tried::Unreached if known && Instant::now() < deadline => {}
@@ -208,9 +234,10 @@ impl<C: Calls> Client<C> {
                 Outcome::Delivered => Tried::Delivered,
                 Outcome::Absent | Outcome::Deaf | Outcome::Unspecified => Tried::Absent,
             },
-            Err(CallError::Refused { refusal, .. })
-                if is_verdict(refusal.code()) || refusal.code() == Code::Quota =>
-            {
+            Err(CallError::Refused { refusal, .. }) if refusal.code() == Code::Banned => {
+                Tried::Banned(refusal.message)
+            }
+            Err(CallError::Refused { refusal, .. }) if is_verdict(refusal.code()) => {
                 Tried::Refused(refusal.message)
             }
             // Over a rate, or slow: it may be there all the same.

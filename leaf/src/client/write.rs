@@ -575,7 +575,7 @@ fn not_empty(name: &str) -> Result<String, Error> {
     }
 }
 
-fn unanswered() -> Error {
+pub(super) fn unanswered() -> Error {
     Error::Refused {
         peer: NodeId([0; 32]),
         code: Code::Unavailable,

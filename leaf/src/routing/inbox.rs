@@ -57,6 +57,8 @@ struct Waiting {
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     state: Mutex<State>,
+    /// Somebody has begun to listen.
+    pub(super) listening: tokio::sync::Notify,
 }
 
 #[derive(Debug, Default)]
@@ -88,6 +90,8 @@ impl Inbox {
         let mut state = self.state.lock();
         state.listener = Some(listener);
         state.waiting.clear();
+        drop(state);
+        self.listening.notify_one();
         Messages {
             waiting,
             inbox: Arc::clone(self),
@@ -99,9 +103,19 @@ impl Inbox {
         self.state.lock().listener = None;
     }
 
-    /// Takes a message, wherever it comes from.
+    /// Whether anybody takes messages.
+    pub(super) fn is_wanted(&self) -> bool {
+        let state = self.state.lock();
+        let listener = state.listener.as_ref();
+        listener.is_some_and(|listener| !listener.is_closed())
+    }
+
+    /// Takes a message that a super-node brings.
     pub(crate) fn deliver<C: Calls>(&self, client: &Client<C>, ask: &wire::Deliver) -> Answer {
-        let taken = match self.offer(client, ask) {
+        let Some(signed) = &ask.envelope else {
+            return Answer::refuse(Code::Malformed, "there is no envelope");
+        };
+        let taken = match self.offer(client, signed) {
             Ok(taken) => taken,
             Err(Refused::Wrong(why)) => return Answer::refuse(Code::Invalid, why),
             Err(Refused::Had) => return told(Outcome::Delivered),
@@ -118,13 +132,11 @@ impl Inbox {
 
     /// Has a message wait for the app; what is returned resolves when it is
     /// taken.
-    fn offer<C: Calls>(
+    pub(super) fn offer<C: Calls>(
         &self,
         client: &Client<C>,
-        ask: &wire::Deliver,
+        signed: &wire::Signed,
     ) -> Result<oneshot::Receiver<()>, Refused> {
-        let signed = ask.envelope.as_ref();
-        let signed = signed.ok_or(Refused::Wrong("there is no envelope"))?;
         let checked = Checked::open(signed, client.network()).map_err(Refused::Wrong)?;
         if checked.to != client.node_id() {
             return Err(Refused::Wrong("the message is for another peer"));
@@ -176,7 +188,8 @@ impl Inbox {
     }
 }
 
-enum Refused {
+pub(super) enum Refused {
+    /// It is not a message that this peer could take.
     Wrong(&'static str),
     /// It was taken before.
     Had,

@@ -90,7 +90,11 @@ fn setup(operator: &Identity, secret: u8, others: &[&Host], zone: &str) -> Setup
 }
 
 pub(crate) async fn leaf(host: &Host, operator: &Identity) -> Leaf {
+    leaf_as(host, operator, Identity::from_secret(rand::random())).await
+}
+
+pub(crate) async fn leaf_as(host: &Host, operator: &Identity, identity: Identity) -> Leaf {
     let builder = Leaf::builder().peer(addr(host)).stand(Stand::Never);
-    let builder = builder.operator(operator.node_id());
+    let builder = builder.operator(operator.node_id()).identity(identity);
     builder.start().await.expect("it starts")
 }

@@ -176,6 +176,11 @@ pub mod keys {
         Key::hash("location", &[&peer.0])
     }
 
+    /// Letters to a peer.
+    pub fn mailbox(peer: &NodeId) -> Key {
+        Key::hash("mailbox", &[&peer.0])
+    }
+
     /// Who looks after a topic.
     pub fn topic(network: &str, topic: &str) -> Key {
         Key::hash("topic", &[network.as_bytes(), topic.as_bytes()])

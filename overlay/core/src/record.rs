@@ -206,6 +206,9 @@ impl Record {
                     .chain(prefixes.into_iter().map(keys::term_prefix))
                     .collect()
             }
+            Some(Payload::Letter(letter)) => NodeId::from_slice(&letter.to)
+                .map(|to| vec![keys::mailbox(&to)])
+                .unwrap_or_default(),
             _ => vec![self.id()],
         }
     }
@@ -218,6 +221,7 @@ impl Record {
                 Some(keys::provider(content))
             }
             Some(Payload::Item(item)) => item.terms.first().map(|term| keys::term(term)),
+            Some(Payload::Letter(letter)) => Some(keys::mailbox(&NodeId::from_slice(&letter.to)?)),
             _ => Some(self.id()),
         }
     }
@@ -236,6 +240,7 @@ pub fn id_of(publisher: &NodeId, payload: &Payload) -> Key {
         Payload::Provider(p) => Key::hash("provider record", &[&publisher.0, &p.content]),
         Payload::Item(i) => Key::hash("item record", &[&publisher.0, i.name.as_bytes()]),
         Payload::Location(_) => keys::location(publisher),
+        Payload::Letter(l) => Key::hash("letter record", &[&l.from, &l.to, &l.id]),
     }
 }
 
@@ -281,6 +286,7 @@ fn check(body: &wire::Record, network: &str, now_ms: u64) -> Result<(), RecordEr
         )),
         Payload::Provider(_) => Ok(()),
         Payload::Item(item) => check_item(item),
+        Payload::Letter(letter) => check_letter(body, letter),
         Payload::Location(location) => {
             at_most("the number of homes", location.homes.len(), 8)?;
             match location.homes.iter().all(|home| home.len() == 32) {
@@ -288,6 +294,32 @@ fn check(body: &wire::Record, network: &str, now_ms: u64) -> Result<(), RecordEr
                 false => Err(RecordError::Shape("a home is not a node id")),
             }
         }
+    }
+}
+
+/// Its sender alone publishes a letter; its addressee may remove it as well.
+fn check_letter(body: &wire::Record, letter: &wire::Letter) -> Result<(), RecordError> {
+    if letter.from.len() != 32 || letter.to.len() != 32 || letter.id.len() != 16 {
+        return Err(RecordError::Shape(
+            "a letter is not named by two peers and an id",
+        ));
+    }
+    let of_sender = body.publisher == letter.from;
+    let of_addressee = body.removed && body.publisher == letter.to;
+    if !(of_sender || of_addressee) {
+        return Err(RecordError::Shape(
+            "a letter is published by its sender, and removed by sender or addressee",
+        ));
+    }
+    if letter.envelope.is_none() != body.removed {
+        return Err(RecordError::Shape(
+            "a letter has an envelope, and its removal none",
+        ));
+    }
+    // A removal must find a later one.
+    match body.removed || body.sequence < u64::MAX {
+        true => Ok(()),
+        false => Err(RecordError::Shape("a letter has the last of all sequences")),
     }
 }
 
@@ -387,6 +419,28 @@ mod tests {
             sign(limits::RECORD),
             Err(RecordError::TooLarge { .. })
         ));
+    }
+
+    #[test]
+    fn a_letter_is_published_by_its_sender_and_removed_by_its_addressee_too() {
+        let id = |secret| Identity::from_secret([secret; 32]);
+        let letter = |removed: bool| {
+            Payload::Letter(wire::Letter {
+                from: id(1).node_id().to_bytes(),
+                to: id(2).node_id().to_bytes(),
+                id: Bytes::from_static(&[9; 16]),
+                envelope: (!removed).then(wire::Signed::default),
+            })
+        };
+        let sign = |by: u8| Record::sign(&id(by), "net", 5, NOW, 60, letter(false));
+        let remove = |by: u8| Record::sign_removal(&id(by), "net", 6, NOW, 60, letter(true));
+        let sent = sign(1).unwrap();
+        assert_eq!(sent.placement_keys(), [keys::mailbox(&id(2).node_id())]);
+        assert!(sign(2).is_err() && sign(3).is_err() && remove(3).is_err());
+        assert_eq!(remove(1).unwrap().id(), sent.id());
+        assert_eq!(remove(2).unwrap().id(), sent.id());
+        let whole = Record::sign_removal(&id(2), "net", 6, NOW, 60, letter(false));
+        assert!(whole.is_err());
     }
 
     #[test]

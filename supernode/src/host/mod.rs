@@ -30,6 +30,7 @@ use crate::data_dir::{DataDir, DataDirError};
 use crate::role::{RoleConfig, SuperNodeRole};
 use crate::routing::{Carried, Router};
 use crate::service::{HandOver, IndexStats, ServiceConfig};
+use canopy_core::decree::Bans;
 use canopy_core::keyspace::NodeId;
 use canopy_core::node as core;
 use canopy_core::placement::Placement;
@@ -444,6 +445,10 @@ impl Calls for Reach {
         self.peer.now_ms()
     }
 
+    fn bans(&self) -> Arc<Bans> {
+        Calls::bans(&self.peer)
+    }
+
     async fn call(
         &self,
         node: NodeId,
@@ -472,6 +477,10 @@ impl Calls for Host {
 
     fn now_ms(&self) -> u64 {
         self.inner.reach.now_ms()
+    }
+
+    fn bans(&self) -> Arc<Bans> {
+        self.inner.reach.bans()
     }
 
     fn trouble(&self) -> Option<String> {

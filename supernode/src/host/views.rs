@@ -132,6 +132,7 @@ fn in_words(record: &Record) -> String {
             )
         }
         Some(Payload::Location(_)) => format!("where {by} is"),
+        Some(Payload::Letter(_)) => format!("a message of {by} for who is away"),
         Some(Payload::Item(item)) => format!("item {} by {by}", cut(&item.name)),
         None => String::new(),
     }

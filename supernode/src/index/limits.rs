@@ -16,6 +16,10 @@ pub struct Limits {
     pub postings_per_term: usize,
     /// Most publishers that provide one content.
     pub providers_per_key: usize,
+    /// Most letters that wait for one peer: 8 MiB of the largest.
+    pub mailbox_letters: usize,
+    /// Most of these from one sender.
+    pub mailbox_of_sender: usize,
     /// Bytes of records kept in memory beside the disk.
     pub cache_bytes: usize,
 }
@@ -29,6 +33,8 @@ impl Limits {
         bytes: u64::MAX,
         postings_per_term: usize::MAX,
         providers_per_key: usize::MAX,
+        mailbox_letters: usize::MAX,
+        mailbox_of_sender: usize::MAX,
         cache_bytes: usize::MAX,
     };
 }
@@ -44,6 +50,8 @@ impl Default for Limits {
             bytes: 16 * 1024 * 1024 * 1024,
             postings_per_term: 200_000,
             providers_per_key: 10_000,
+            mailbox_letters: 128,
+            mailbox_of_sender: 32,
             cache_bytes: 512 * 1024 * 1024,
         }
     }

@@ -13,6 +13,7 @@ mod dictionary;
 mod docs;
 mod filter;
 mod limits;
+mod mailbox;
 mod outcome;
 mod pending;
 mod quota;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
-use canopy_core::keyspace::{Key, keys};
+use canopy_core::keyspace::{Key, NodeId, keys};
 use canopy_core::record::Record;
 use canopy_proto::wire::record::Payload;
 use canopy_proto::{limits as wire_limits, wire};
@@ -33,6 +34,7 @@ use prost::Message;
 
 use crate::store::{Change, Store, StoreError};
 use docs::Items;
+use mailbox::Mailboxes;
 use pending::Pending;
 use quota::Quotas;
 use table::{Entry, Kind, SHARDS, Shard};
@@ -59,6 +61,8 @@ pub struct Held {
     pub items: u64,
     /// Times that an item was not entered under a term because the term was full.
     pub full_terms: u64,
+    /// Messages kept for peers that were not there.
+    pub letters: u64,
 }
 
 /// The records and items of one node.
@@ -68,6 +72,7 @@ pub struct Index {
     limits: Limits,
     shards: Vec<RwLock<Shard>>,
     providers: Vec<RwLock<table::Providers>>,
+    mailboxes: Mailboxes,
     quotas: Quotas,
     items: Items,
     /// Held by every change, from memory to the store's queue, so that the
@@ -111,6 +116,7 @@ impl Index {
             limits,
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             providers: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            mailboxes: Mailboxes::default(),
             quotas: Quotas::default(),
             items: Items::default(),
             writes: Mutex::default(),
@@ -200,6 +206,11 @@ impl Index {
                 return Err(Refused::ProvidersFull);
             }
         }
+        let letter = mailbox_key(&record).filter(|_| !record.body.removed);
+        let old_letter = old.and_then(Entry::letter);
+        if let (Some(key), None) = (letter, old_letter) {
+            self.mailboxes.room(&key, &record.publisher, limits)?;
+        }
         let old_use = old.map(|old| (old.publisher, old.size));
         self.quotas
             .replace(old_use, (record.publisher, bytes.len()), limits)?;
@@ -217,12 +228,20 @@ impl Index {
             }
             _ => {
                 self.items.remove(old_doc);
-                provider.map_or(Kind::Plain, Kind::Provider)
+                match letter {
+                    Some(key) => Kind::Letter(key),
+                    None => provider.map_or(Kind::Plain, Kind::Provider),
+                }
             }
         };
         let old_provider = old.and_then(Entry::provider);
         if old_provider != provider {
             self.move_provider(id, old_provider, provider);
+        }
+        match (old_letter, letter) {
+            (Some(key), None) => self.mailboxes.remove(&key, &id),
+            (_, Some(key)) => self.mailboxes.insert(key, id, record.publisher),
+            (None, None) => {}
         }
         let entry = Entry::new(&record, bytes.len(), kind, durable);
         let flag = entry.durable();
@@ -270,6 +289,20 @@ impl Index {
         let ids = self.providers[table::shard_of(key)].read().list(key, limit);
         ids.iter()
             .filter_map(|id| self.one(id, now_ms, removed))
+            .collect()
+    }
+
+    /// The letters in a mailbox, oldest first, as many as two answers of their
+    /// size fit a frame.
+    pub fn mailbox(&self, key: &Key, now_ms: u64) -> Vec<wire::Signed> {
+        let mut size = 0;
+        let letters = self.mailboxes.list(key).into_iter();
+        let letters = letters.filter_map(|id| self.one(&id, now_ms, false));
+        letters
+            .take_while(|letter| {
+                size += letter.encoded_len() + HIT_OVERHEAD;
+                size <= MAX_PAGE_BYTES
+            })
             .collect()
     }
 
@@ -395,6 +428,9 @@ impl Index {
         self.quotas.release(entry.publisher, entry.size);
         self.items.remove(entry.doc());
         self.move_provider(*id, entry.provider(), None);
+        if let Some(key) = entry.letter() {
+            self.mailboxes.remove(&key, id);
+        }
         self.store.write(
             vec![Change::Remove(*id)],
             Box::new(|result| {
@@ -421,7 +457,15 @@ impl Index {
             bytes,
             items: self.items.live(),
             full_terms: self.items.full_terms(),
+            letters: self.mailboxes.count() as u64,
         }
+    }
+}
+
+fn mailbox_key(record: &Record) -> Option<Key> {
+    match &record.body.payload {
+        Some(Payload::Letter(letter)) => Some(keys::mailbox(&NodeId::from_slice(&letter.to)?)),
+        _ => None,
     }
 }
 

@@ -71,6 +71,11 @@ pub enum Refused {
     /// The content has too many providers.
     #[error("this content has as many providers as are kept; no more are needed")]
     ProvidersFull,
+    /// Too many letters wait for the addressee, or too many of this sender.
+    #[error(
+        "{0} messages wait for this peer already, too many of all or of this sender; try again when it has been there"
+    )]
+    MailboxFull(usize),
 }
 
 fn is_content_value(record: &Record) -> bool {

@@ -26,6 +26,8 @@ pub(super) enum Kind {
     Plain,
     /// Listed under this provider key.
     Provider(Key),
+    /// In this mailbox.
+    Letter(Key),
     /// Searchable under this item number.
     Item(u32),
 }
@@ -87,6 +89,13 @@ impl Entry {
     pub(super) fn provider(&self) -> Option<Key> {
         match self.kind {
             Kind::Provider(key) => Some(key),
+            _ => None,
+        }
+    }
+
+    pub(super) fn letter(&self) -> Option<Key> {
+        match self.kind {
+            Kind::Letter(key) => Some(key),
             _ => None,
         }
     }
@@ -213,7 +222,7 @@ impl Shard {
         let entries = self.entries.iter();
         let live = entries.filter(|(_, entry)| !entry.removed && entry.expires_ms > now_ms);
         live.map(|(id, entry)| Live {
-            key: entry.provider().unwrap_or(*id),
+            key: entry.provider().or(entry.letter()).unwrap_or(*id),
             doc: entry.doc(),
             size: entry.size,
         })

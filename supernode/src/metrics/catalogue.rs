@@ -266,6 +266,8 @@ catalogue! {
             "Most bytes of records that may be held.";
         ITEMS: Gauge Count "canopy_index_items" []
             "Searchable items held.";
+        LETTERS: Gauge Count "canopy_index_letters" []
+            "Messages held for peers that were not there when they were sent.";
         FULL_TERMS: Counter Count "canopy_index_full_terms_total" []
             "Times that an item was not entered under a term because the term was full.";
     }

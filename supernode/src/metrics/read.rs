@@ -166,6 +166,7 @@ impl Metrics {
         self.whole(&id::RECORDS, stats.held.records);
         self.whole(&id::BYTES, stats.held.bytes);
         self.whole(&id::ITEMS, stats.held.items);
+        self.whole(&id::LETTERS, stats.held.letters);
     }
 
     fn read_routing(&self, from: &Reading<'_>) {

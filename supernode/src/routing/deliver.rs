@@ -94,6 +94,10 @@ impl<C: Calls> Inner<C> {
             add(&self.counters.messages_refused, 1);
             return Answer::refuse(Code::Invalid, "send only what you signed yourself");
         }
+        if let Some(refused) = self.banned(&[checked.sender, checked.to]) {
+            add(&self.counters.messages_refused, 1);
+            return refused;
+        }
         let size = signed.body.len();
         let turn = self
             .messages

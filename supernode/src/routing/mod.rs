@@ -198,6 +198,17 @@ impl<C: Calls> Inner<C> {
         self.calls.placement().get(node).is_some()
     }
 
+    /// Refuses what one of `peers`, which the network's operator banned, would
+    /// send or get.
+    fn banned(&self, peers: &[NodeId]) -> Option<Answer> {
+        let bans = self.calls.bans();
+        let banned = peers.iter().find(|peer| bans.peer(peer))?;
+        let why = format!(
+            "the operator of this network banned {banned}; nothing goes there or comes from there"
+        );
+        Some(Answer::refuse(Code::Banned, why))
+    }
+
     fn recipient(&self) -> Option<Arc<Box<dyn Handler>>> {
         self.recipient.load_full()
     }

@@ -34,7 +34,10 @@ impl<C: Calls> Inner<C> {
         }
         // Holding it is cheaper to know than owning it.
         let now_ms = self.calls.now_ms();
-        let records = self.index.get(&key, now_ms, limit_of(get), false);
+        let records = match get.mailbox {
+            true => self.index.mailbox(&key, now_ms),
+            false => self.index.get(&key, now_ms, limit_of(get), false),
+        };
         if records.is_empty() || !self.calls.placement().owns(&self.me(), &key) {
             return None;
         }

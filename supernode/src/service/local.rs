@@ -143,7 +143,10 @@ impl<C: Calls> Inner<C> {
         self.readable(&key)?;
         let limit = limit_of(get);
         let now_ms = self.calls.now_ms();
-        let records = self.index.get(&key, now_ms, limit, true);
+        let records = match get.mailbox {
+            true => self.index.mailbox(&key, now_ms),
+            false => self.index.get(&key, now_ms, limit, true),
+        };
         let records = self.shown(records)?;
         self.heat.operation(&key, now_ms);
         Ok(response::Kind::Get(wire::GetReply {

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use canopy_core::decree::Bans;
-use canopy_core::keyspace::{Key, NodeId};
+use canopy_core::keyspace::{Key, NodeId, keys};
 use canopy_core::placement::{Placement, Spread};
 use canopy_overlay::budget::RetryBudget;
 use canopy_overlay::calls::Calls;
@@ -188,6 +188,9 @@ impl<C: Calls> IndexService<C> {
                 payload: ping.payload.clone(),
             })),
             request::Kind::Offer(offer) => inner.offered(from, offer),
+            request::Kind::Get(get) if get.mailbox && !inner.may_see(&from, get) => {
+                Err(refuse::not_yours())
+            }
             request::Kind::Get(get) if get.local => inner.get_local(get),
             request::Kind::Get(get) => inner.get_own(get)?,
             request::Kind::Search(search) if search.local => inner.search_local(search),
@@ -258,6 +261,14 @@ async fn sweep<C: Calls>(service: Weak<Inner<C>>, every: Duration) {
 impl<C: Calls> Inner<C> {
     fn me(&self) -> NodeId {
         self.calls.node_id()
+    }
+
+    /// Whether `from` may read a mailbox: its own, or for another super-node.
+    fn may_see(&self, from: &NodeId, get: &wire::Get) -> bool {
+        match get.local {
+            true => *from == self.me() || self.places.knows(from),
+            false => get.key == keys::mailbox(from).0.as_slice(),
+        }
     }
 
     /// An operation on a key was done, or a record's write decided.

@@ -45,6 +45,10 @@ pub(super) fn not_serving() -> wire::Refusal {
     )
 }
 
+pub(super) fn not_yours() -> wire::Refusal {
+    refusal(Code::Invalid, "letters are told to their addressee only")
+}
+
 pub(super) fn leaving() -> wire::Refusal {
     refusal(
         Code::NotServing,
@@ -70,7 +74,9 @@ pub(super) fn of_index(error: &Refused) -> wire::Refusal {
     let code = match error {
         Refused::Store(error) => return of_store(error),
         Refused::Expired | Refused::SharedRemoval => Code::Invalid,
-        Refused::PublisherRecords(_) | Refused::PublisherBytes(_) => Code::Quota,
+        Refused::PublisherRecords(_) | Refused::PublisherBytes(_) | Refused::MailboxFull(_) => {
+            Code::Quota
+        }
         Refused::Full | Refused::TermsFull(_) | Refused::ProvidersFull => Code::Busy,
     };
     refusal(code, error.to_string())

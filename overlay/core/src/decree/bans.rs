@@ -72,7 +72,7 @@ impl Bans {
             Payload::Value(value) => *blake3::hash(&value.data).as_bytes(),
             Payload::Provider(provider) => provider.content.as_ref().try_into().ok()?,
             Payload::Item(item) => item.content.as_ref().try_into().ok()?,
-            Payload::Location(_) => return None,
+            Payload::Location(_) | Payload::Letter(_) => return None,
         };
         let content = Banned::Content(hash);
         self.all.contains(&content).then_some(content)

@@ -65,6 +65,9 @@ impl<C: Calls> Inner<C> {
             }
             return Answer::Now(response::Kind::Subscribe(wire::SubscribeReply::default()));
         }
+        if let Some(refused) = self.banned(&[from]) {
+            return refused;
+        }
         let now = Instant::now();
         if !ask.fresh && self.registry.renew(&ask.topic, &from, now) {
             return Answer::Now(response::Kind::Subscribe(wire::SubscribeReply::default()));
@@ -234,6 +237,9 @@ impl<C: Calls> Inner<C> {
             Ok(batch) => batch,
             Err(wrong) => return Answer::refuse(Code::Invalid, wrong),
         };
+        if let Some(refused) = self.banned(&[batch.publisher]) {
+            return refused;
+        }
         let inner = Arc::clone(self);
         Answer::later(async move { inner.fan(from, batch).await })
     }

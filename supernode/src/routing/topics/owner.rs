@@ -182,6 +182,9 @@ impl<C: Calls> Inner<C> {
             Ok(_) => return Answer::refuse(Code::Invalid, "post only what you signed yourself"),
             Err(wrong) => return Answer::refuse(Code::Invalid, wrong),
         };
+        if let Some(refused) = self.banned(&[from]) {
+            return refused;
+        }
         let key = keys::topic(self.calls.network(), &batch.topic);
         if !self.calls.placement().owns(&self.me(), &key) {
             let why = "this super-node does not look after the topic; post to one that does";
@@ -210,6 +213,9 @@ impl<C: Calls> Inner<C> {
             Ok(batch) => batch,
             Err(wrong) => return Answer::refuse(Code::Invalid, wrong),
         };
+        if let Some(refused) = self.banned(&[batch.publisher]) {
+            return refused;
+        }
         let inner = Arc::clone(self);
         Answer::later(async move { inner.spread(batch, Some(posts.homes)).await })
     }

@@ -128,6 +128,12 @@ impl Registry {
             return Err("this leaf did not take its posts in time; try again in half a minute");
         }
         let known = state.topics.get(topic).map(Arc::clone);
+        let had = |topic: &Arc<Topic>| topic.leaves.lock().contains_key(&leaf);
+        let new = !known.as_ref().is_some_and(had);
+        let count = state.counts.get(&leaf).copied().unwrap_or(0);
+        if new && count >= MAX_OF_LEAF {
+            return Err("a leaf may subscribe to 64 topics at a time");
+        }
         if known.is_none() && state.topics.len() >= MAX_TOPICS {
             return Err("this home has as many topics as it may; try another");
         }
@@ -136,20 +142,12 @@ impl Registry {
             state.topics.insert(topic.to_owned(), Arc::clone(&new));
             new
         });
-        let mut leaves = topic.leaves.lock();
-        if !leaves.contains_key(&leaf) {
-            let count = state.counts.entry(leaf).or_default();
-            if *count >= MAX_OF_LEAF {
-                return Err("a leaf may subscribe to 64 topics at a time");
-            }
-            *count += 1;
-        }
+        state.counts.insert(leaf, count + usize::from(new));
         let entry = Arc::new(Leaf {
             until: Mutex::new(now + LEASE),
             gate: Arc::default(),
         });
-        leaves.insert(leaf, Arc::clone(&entry));
-        drop(leaves);
+        topic.leaves.lock().insert(leaf, Arc::clone(&entry));
         Ok((topic, entry))
     }
 
@@ -250,7 +248,7 @@ mod tests {
         }
         assert!(registry.add("more", leaf, now).is_err());
         let (_, first) = registry.add("0", leaf, now).unwrap();
-        assert_eq!(registry.held(), (65, MAX_OF_LEAF as u64));
+        assert_eq!(registry.held(), (64, MAX_OF_LEAF as u64));
         let (_, second) = registry.add("0", leaf, now).unwrap();
         assert!(!registry.remove("0", &leaf, Some(&first)), "replaced");
         assert!(registry.remove("0", &leaf, Some(&second)));
