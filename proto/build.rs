@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "canopy/wire/v1/core.proto",
             "canopy/wire/v1/inspect.proto",
             "canopy/wire/v1/routing.proto",
+            "canopy/wire/v1/link.proto",
             "canopy/wire/v1/index.proto",
         ],
         ["."],
@@ -26,6 +27,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .btree_map(["."])
         // The rare and large must not make every answer large.
         .boxed(".canopy.wire.v1.Response.kind.inspect")
+        .boxed(".canopy.wire.v1.Response.kind.relay_opened")
+        .boxed(".canopy.wire.v1.Request.kind.link_offer")
         .compile_fds(wire)?;
 
     for api in ["leaf", "control"] {

@@ -47,6 +47,8 @@ pub fn request(kind: &request::Kind) -> usize {
         // Room for the homes that a copy names.
         request::Kind::Posts(_) => POSTS + 64 * 1024,
         request::Kind::Subscribe(_) => 128 * 1024,
+        request::Kind::RelayOpen(_) => 1024,
+        request::Kind::LinkOffer(_) => 2 * 1024,
     }
 }
 

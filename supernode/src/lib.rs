@@ -10,6 +10,7 @@
 //! | [`role`], [`load`] | taking the role up, laying it down, telling how busy it is |
 //! | [`routing`] | messages and topics, from leaf to leaf |
 //! | [`store`] | records on disk, group commit |
+//! | [`relay`] | UDP between leaves, in metered flows |
 //! | [`host`] | a whole peer, from settings to a clean end |
 //! | [`settings`], [`data_dir`], [`secret`] | what can be set; key, port and lock on disk |
 //! | [`metrics`] | the peer in numbers, for Prometheus |
@@ -34,6 +35,7 @@ pub mod http;
 pub mod index;
 pub mod load;
 pub mod metrics;
+pub mod relay;
 pub mod role;
 pub mod routing;
 #[cfg(feature = "api")]

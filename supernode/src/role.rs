@@ -4,6 +4,7 @@
 //! left records behind: whoever holds records without owning them hands them
 //! over, and gives none up before their owners have confirmed.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 use crate::index::{Index, Limits};
 use crate::load::{self, Counters, Meter, Rates};
 use crate::metrics::Requests;
+use crate::relay::{self, Relay, RelayService, RelayStats};
 use crate::routing::{Carried, RoutingStats};
 use crate::service::{HandOver, IndexService, IndexStats, ServiceConfig};
 use crate::store::{Counted, Store, StoreError};
@@ -50,6 +52,8 @@ pub struct RoleConfig {
     pub counted: Counted,
     /// What the peer carries for others is counted by.
     pub carried: Carried,
+    /// What the relay takes on; `total_bps` follows the line.
+    pub relay: relay::Limits,
 }
 
 impl Default for RoleConfig {
@@ -67,6 +71,7 @@ impl Default for RoleConfig {
             requests: Requests::default(),
             counted: Counted::default(),
             carried: Carried::default(),
+            relay: relay::Limits::default(),
         }
     }
 }
@@ -83,6 +88,8 @@ pub struct SuperNodeRole {
     past: Arc<Mutex<IndexStats>>,
     rates: watch::Receiver<Rates>,
     progress: watch::Receiver<HandOver>,
+    relay: watch::Receiver<Option<RelayService>>,
+    relayed: Arc<relay::Counts>,
 }
 
 impl SuperNodeRole {
@@ -105,8 +112,10 @@ impl SuperNodeRole {
         let past = Arc::default();
         let (told_rates, rates) = watch::channel(Rates::default());
         let (told_progress, progress) = watch::channel(HandOver::default());
+        let (relays, relay) = watch::channel(None);
+        let relayed = Arc::new(relay::Counts::default());
         let attendant = Attendant {
-            meter: Meter::new(Instant::now(), Counters::read(&peer, 0, &config)),
+            meter: Meter::new(Instant::now(), Counters::read(&peer, 0, 0, &config)),
             peer: peer.clone(),
             config: config.clone(),
             services,
@@ -115,6 +124,8 @@ impl SuperNodeRole {
             past: Arc::clone(&past),
             rates: told_rates,
             progress: told_progress,
+            relays,
+            relayed: Arc::clone(&relayed),
         };
         tokio::spawn(attendant.run(stopped));
         Ok(Self {
@@ -127,7 +138,30 @@ impl SuperNodeRole {
             past,
             rates,
             progress,
+            relay,
+            relayed,
         })
+    }
+
+    /// The relay of this peer; `None` while it has none.
+    pub fn relay(&self) -> Option<Relay> {
+        let service = self.relay.borrow();
+        service
+            .as_ref()
+            .and_then(|service| service.relay().cloned())
+    }
+
+    /// What every relay of this peer did since the peer started.
+    pub fn relayed(&self) -> RelayStats {
+        self.relayed.read()
+    }
+
+    /// What a relay of this peer takes on, now.
+    pub fn relay_limits(&self) -> relay::Limits {
+        relay::Limits {
+            total_bps: relay_bps(self.limits().bps),
+            ..self.config.relay
+        }
     }
 
     /// What the index holds; `None` while this peer has none.
@@ -199,15 +233,24 @@ impl SuperNodeRole {
             let reason = "this peer is no super-node any more".to_owned();
             return Err(CallError::Unreachable { peer: own, reason });
         };
+        if let request::Kind::RelayOpen(ask) = request {
+            let relay = self.relay.borrow().clone();
+            let answer = relay.map(|relay| relay.open(own, ask));
+            return match answer {
+                Some(Answer::Now(answer)) => settled(own, answer),
+                Some(Answer::Later(answer)) => settled(own, answer.await),
+                None => Err(CallError::Unreachable {
+                    peer: own,
+                    reason: "this peer relays nothing".to_owned(),
+                }),
+            };
+        }
         let began = Instant::now();
         let kind = Requests::kind(&request);
         let answer = service.handle(own, request).await;
         let requests = &self.config.requests;
         requests.answered(kind, &answer, began.elapsed());
-        match answer {
-            response::Kind::Refusal(refusal) => Err(CallError::Refused { peer: own, refusal }),
-            answer => Ok(answer),
-        }
+        settled(own, answer)
     }
 
     /// Stops attending to the role and lets go of the store; what is held
@@ -229,6 +272,14 @@ impl Drop for SuperNodeRole {
     }
 }
 
+/// An answer of this peer to itself.
+fn settled(own: NodeId, answer: response::Kind) -> Result<response::Kind, CallError> {
+    match answer {
+        response::Kind::Refusal(refusal) => Err(CallError::Refused { peer: own, refusal }),
+        answer => Ok(answer),
+    }
+}
+
 fn open(peer: &Peer, config: &RoleConfig) -> Result<IndexService<Peer>, StoreError> {
     let index = match &config.store {
         Some(path) => {
@@ -244,14 +295,20 @@ fn open(peer: &Peer, config: &RoleConfig) -> Result<IndexService<Peer>, StoreErr
     ))
 }
 
-/// Answers for the index, at once where it can, and counts.
+/// Answers for the index, at once where it can, and counts; for the relay too.
 struct Front {
     service: IndexService<Peer>,
     requests: Requests,
+    relay: RelayService,
 }
 
 impl Handler for Front {
     fn handle(&self, from: NodeId, request: request::Kind) -> Answer {
+        let request = match request {
+            request::Kind::RelayOpen(ask) => return self.relay.open(from, ask),
+            request::Kind::LinkOffer(offer) => return self.relay.pass_on(from, *offer),
+            request => request,
+        };
         let kind = Requests::kind(&request);
         let began = Instant::now();
         if let Some(answer) = self.service.try_now(from, &request) {
@@ -278,6 +335,8 @@ struct Attendant {
     meter: Meter,
     /// What indexes did that are closed by now.
     past: Arc<Mutex<IndexStats>>,
+    relays: watch::Sender<Option<RelayService>>,
+    relayed: Arc<relay::Counts>,
 }
 
 impl Attendant {
@@ -314,6 +373,7 @@ impl Attendant {
         }
         self.peer.set_handler(None);
         self.services.send_replace(None);
+        self.relays.send_replace(None);
     }
 
     fn service(&self) -> Option<IndexService<Peer>> {
@@ -340,9 +400,35 @@ impl Attendant {
         let front = Front {
             service: service.clone(),
             requests: self.config.requests.clone(),
+            relay: self.relay_service(),
         };
         self.peer.set_handler(Some(Box::new(front)));
         self.services.send_replace(Some(service));
+    }
+
+    /// The relay, opened now if there is none. A super-node without one serves
+    /// all the same.
+    fn relay_service(&self) -> RelayService {
+        if let Some(there) = &*self.relays.borrow() {
+            return there.clone();
+        }
+        let limits = relay::Limits {
+            total_bps: relay_bps(limits(&self.peer, &self.config).bps),
+            ..self.config.relay
+        };
+        let bound = self.peer.local_addr().and_then(|addr| {
+            // Beside the port of sessions, so that a firewall's rule can name it.
+            let port = addr.port().checked_add(1).unwrap_or(0);
+            let addr = SocketAddr::new(addr.ip(), port);
+            Relay::bind(addr, limits, Arc::clone(&self.relayed))
+        });
+        let relay = bound.inspect_err(
+            |error| tracing::warn!(%error, "role.relay: this super-node relays nothing"),
+        );
+        let (counts, loads) = (Arc::clone(&self.relayed), self.loads.subscribe());
+        let service = RelayService::new(self.peer.clone(), relay.ok(), counts, loads);
+        self.relays.send_replace(Some(service.clone()));
+        service
     }
 
     /// Gives away what this peer holds and does not own: while it retires, and
@@ -371,6 +457,7 @@ impl Attendant {
         tracing::info!(?step, "role.handed_over");
         self.peer.handed_over();
         self.peer.set_handler(None);
+        self.relays.send_replace(None);
         {
             // One after the other: a reader would see its work twice, or not at all.
             let mut past = self.past.lock();
@@ -394,9 +481,15 @@ impl Attendant {
         service.heat().tick(tokio::time::Instant::now());
         let stats = service.stats();
         let operations = stats.operations() + self.config.carried.read().operations();
-        let counters = Counters::read(&self.peer, operations, &self.config);
+        let relayed = self.relayed.read().sent;
+        let counters = Counters::read(&self.peer, operations, relayed, &self.config);
         let rates = self.meter.tick(Instant::now(), counters);
         let limits = limits(&self.peer, &self.config);
+        let service = self.relays.borrow().clone();
+        if let Some(relay) = service.as_ref().and_then(RelayService::relay) {
+            relay.limit(relay_bps(limits.bps));
+            relay.expel(Arc::clone(&self.peer.bans().borrow()));
+        }
         let sessions = self.peer.fabric().session_count();
         let load = limits.load(sessions, stats.utilisation_milli, &rates);
         tracing::debug!(?load, "role.load");
@@ -417,14 +510,20 @@ fn limits(peer: &Peer, config: &RoleConfig) -> load::Limits {
     }
 }
 
+/// What of a line of `bps` is for relaying: the rest answers requests, however
+/// much is relayed. A line that is not known has no limit.
+fn relay_bps(bps: u64) -> Option<u64> {
+    (bps > 0).then(|| bps / 4 * 3)
+}
+
 impl Counters {
-    fn read(peer: &Peer, operations: u64, config: &RoleConfig) -> Self {
+    fn read(peer: &Peer, operations: u64, relayed: u64, config: &RoleConfig) -> Self {
         let fabric = peer.fabric();
         // What measures a line is no load: elections would call for elections.
         let bytes = fabric.bytes_sent().saturating_sub(fabric.bytes_measuring());
         Self {
             operations,
-            bytes,
+            bytes: bytes + relayed,
             cpu: config.process_cpu.then(load::process_cpu).flatten(),
         }
     }

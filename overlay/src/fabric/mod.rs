@@ -14,6 +14,7 @@
 //! | `probe` | whether a peer answers at an address |
 //! | `session`, `pump`, `frame`, `outbox`, `pending` | what travels on it |
 //! | [`measure`] | timed traffic for ballots |
+//! | [`link`] | QUIC from leaf to leaf, over a relay and directly |
 
 mod accept;
 pub mod config;
@@ -22,6 +23,7 @@ pub mod error;
 mod expel;
 mod frame;
 mod hello;
+pub mod link;
 pub mod measure;
 mod outbox;
 mod pending;
@@ -52,6 +54,7 @@ pub use error::{BindError, CloseReason, DialError, MeasureError, NotifyError, Re
 pub use measure::{MeasurePlan, Measured};
 pub use service::{Answer, Service};
 pub use session::Session;
+pub use socket::bind as bind_udp;
 pub use target::{Target, TargetError};
 #[doc(hidden)]
 pub use transport::yardstick;

@@ -29,7 +29,7 @@ const HEADERS: [usize; 2] = [28, 48];
 const DATAGRAM: usize = 1_200;
 
 /// Opens a UDP socket with large buffers, dual-stack where it is IPv6.
-pub(super) fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
+pub fn bind(addr: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     if addr.is_ipv6()
         && let Err(error) = socket.set_only_v6(false)
@@ -68,6 +68,36 @@ impl Line {
         }
     }
 
+    /// Has `send` hand over what weighs `weight`, if the limit lets it.
+    pub(super) fn send(
+        &self,
+        weight: usize,
+        send: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        if let Some(bucket) = &self.bucket {
+            let taken = bucket.take(weight, Instant::now());
+            taken.map_err(|_| io::ErrorKind::WouldBlock)?;
+        }
+        let sent = send();
+        match (&sent, &self.bucket) {
+            (Ok(()), _) => {
+                self.sent.fetch_add(weight as u64, Ordering::Relaxed);
+            }
+            (Err(_), Some(bucket)) => bucket.give_back(weight),
+            (Err(_), None) => {}
+        }
+        sent
+    }
+
+    /// Datagrams that should go in one batch, of `most` that may: a slow line in
+    /// large batches would starve its other connections.
+    pub(super) fn segments(&self, most: usize) -> usize {
+        match &self.bucket {
+            None => most,
+            Some(bucket) => most.min((bucket.batch() / DATAGRAM).max(1)),
+        }
+    }
+
     /// `socket` as quinn takes it, on this line.
     pub(super) fn wrap(
         &self,
@@ -93,13 +123,10 @@ impl FabricSocket {
     }
 }
 
-/// What a batch weighs on the line, bytes.
-fn weight(transmit: &Transmit<'_>) -> usize {
-    let size = transmit.contents.len();
-    let datagrams = transmit
-        .segment_size
-        .map_or(1, |one| size.div_ceil(one.max(1)));
-    size + datagrams * HEADERS[usize::from(transmit.destination.is_ipv6())]
+/// What a batch of `size` bytes weighs on the line, bytes.
+pub(super) fn weight(size: usize, segment: Option<usize>, to: SocketAddr) -> usize {
+    let datagrams = segment.map_or(1, |one| size.div_ceil(one.max(1)));
+    size + datagrams * HEADERS[usize::from(to.is_ipv6())]
 }
 
 impl AsyncUdpSocket for FabricSocket {
@@ -110,7 +137,7 @@ impl AsyncUdpSocket for FabricSocket {
             Some(bucket) => Box::pin(LimitedPoller {
                 bucket: Arc::clone(bucket),
                 inner,
-                timer: None,
+                wait: Wait::default(),
             }),
         }
     }
@@ -119,20 +146,9 @@ impl AsyncUdpSocket for FabricSocket {
         if self.is_silent() {
             return Ok(());
         }
-        let weight = weight(transmit);
-        if let Some(bucket) = &self.line.bucket {
-            let taken = bucket.take(weight, Instant::now());
-            taken.map_err(|_| io::ErrorKind::WouldBlock)?;
-        }
-        let sent = self.inner.try_send(transmit);
-        match (&sent, &self.line.bucket) {
-            (Ok(()), _) => {
-                self.line.sent.fetch_add(weight as u64, Ordering::Relaxed);
-            }
-            (Err(_), Some(bucket)) => bucket.give_back(weight),
-            (Err(_), None) => {}
-        }
-        sent
+        let size = transmit.contents.len();
+        let weight = weight(size, transmit.segment_size, transmit.destination);
+        self.line.send(weight, || self.inner.try_send(transmit))
     }
 
     fn poll_recv(
@@ -154,12 +170,7 @@ impl AsyncUdpSocket for FabricSocket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        let most = self.inner.max_transmit_segments();
-        match &self.line.bucket {
-            None => most,
-            // A slow line in large batches would starve its other connections.
-            Some(bucket) => most.min((bucket.batch() / DATAGRAM).max(1)),
-        }
+        self.line.segments(self.inner.max_transmit_segments())
     }
 
     fn max_receive_segments(&self) -> usize {
@@ -171,19 +182,15 @@ impl AsyncUdpSocket for FabricSocket {
     }
 }
 
-/// Ready when both the bucket and the socket are.
-struct LimitedPoller {
-    bucket: Arc<Bucket>,
-    inner: Pin<Box<dyn UdpPoller>>,
-    timer: Option<Pin<Box<Sleep>>>,
-}
+/// Waits for a bucket, by a timer of its own.
+#[derive(Default)]
+pub(super) struct Wait(Option<Pin<Box<Sleep>>>);
 
-impl UdpPoller for LimitedPoller {
-    fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        while let Some(wait) = this.bucket.wait_for(Instant::now()) {
+impl Wait {
+    pub(super) fn poll(&mut self, bucket: &Bucket, cx: &mut Context<'_>) -> Poll<()> {
+        while let Some(wait) = bucket.wait_for(Instant::now()) {
             let at = tokio::time::Instant::now() + wait;
-            let timer = match &mut this.timer {
+            let timer = match &mut self.0 {
                 Some(timer) => {
                     timer.as_mut().reset(at);
                     timer
@@ -192,6 +199,21 @@ impl UdpPoller for LimitedPoller {
             };
             ready!(timer.as_mut().poll(cx));
         }
+        Poll::Ready(())
+    }
+}
+
+/// Ready when both the bucket and the socket are.
+struct LimitedPoller {
+    bucket: Arc<Bucket>,
+    inner: Pin<Box<dyn UdpPoller>>,
+    wait: Wait,
+}
+
+impl UdpPoller for LimitedPoller {
+    fn poll_writable(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.wait.poll(&this.bucket, cx));
         this.inner.as_mut().poll_writable(cx)
     }
 }

@@ -72,7 +72,11 @@ pub(super) fn server(identity: &Identity, alpn: &[u8]) -> Result<rustls::ServerC
 
 /// Who is at the other end of an established connection.
 pub(super) fn peer_of(connection: &quinn::Connection) -> Option<NodeId> {
-    let identity = connection.peer_identity()?;
+    peer_in(connection.peer_identity()?)
+}
+
+/// Whose the key is that a peer proved in its handshake.
+pub(super) fn peer_in(identity: Box<dyn std::any::Any>) -> Option<NodeId> {
     let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
     node_id(chain.first()?)
 }

@@ -94,6 +94,7 @@ struct Inner {
     handler: Arc<ArcSwapOption<Box<dyn Handler>>>,
     inspector: Arc<ArcSwapOption<Box<dyn Handler>>>,
     router: Arc<ArcSwapOption<Box<dyn Handler>>>,
+    linker: Arc<ArcSwapOption<Box<dyn Handler>>>,
     placement: ArcSwap<Placement>,
     status: ArcSwap<Status>,
     placements: watch::Sender<u64>,
@@ -177,12 +178,15 @@ impl Peer {
         let handler = Arc::new(ArcSwapOption::empty());
         let inspector = Arc::new(ArcSwapOption::empty());
         let router = Arc::new(ArcSwapOption::empty());
+        let linker = Arc::new(ArcSwapOption::empty());
         let service = serve::Service {
             inputs: inputs.clone(),
             permits: permits.clone(),
             handler: handler.clone(),
             inspector: inspector.clone(),
             router: router.clone(),
+            linker: linker.clone(),
+            own: fabric_config.identity.node_id(),
         };
         let identity: Identity = fabric_config.identity.clone();
         let network = fabric_config.network.clone();
@@ -214,6 +218,7 @@ impl Peer {
             handler,
             inspector,
             router,
+            linker,
             placement: ArcSwap::from_pointee(core.placement().clone()),
             status: ArcSwap::from_pointee(core.status(now)),
             placements: watch::Sender::new(0),
@@ -252,6 +257,29 @@ impl Peer {
     /// to pass them on.
     pub fn set_router(&self, router: Box<dyn Handler>) {
         self.inner.router.store(Some(Arc::new(router)));
+    }
+
+    /// Who answers offers of flows to this peer.
+    pub fn set_linker(&self, linker: Box<dyn Handler>) {
+        self.inner.linker.store(Some(Arc::new(linker)));
+    }
+
+    /// Answers an offer that this peer, as a super-node, makes to itself.
+    pub async fn offered(&self, offer: wire::LinkOffer) -> wire::response::Kind {
+        let own = self.inner.fabric.node_id();
+        let answer = {
+            let linker = self.inner.linker.load();
+            let offer = wire::request::Kind::LinkOffer(Box::new(offer));
+            linker.as_deref().map(|linker| linker.handle(own, offer))
+        };
+        match answer {
+            Some(Answer::Now(answer)) => answer,
+            Some(Answer::Later(answer)) => answer.await,
+            None => wire::response::Kind::Refusal(wire::Refusal {
+                code: wire::refusal::Code::Unavailable.into(),
+                message: serve::NO_LINKS.to_owned(),
+            }),
+        }
     }
 
     /// Reads the core: more than [`Peer::status`] tells, for whoever can wait

@@ -11,6 +11,9 @@ use canopy_proto::wire::{self, refusal::Code};
 use super::{Handler, Inputs, Permits};
 use crate::fabric::{self, Answer, CloseReason, MeasurePlan, Session};
 
+/// Why a peer without a linker refuses.
+pub(super) const NO_LINKS: &str = "this peer accepts no links";
+
 /// The bridge from the fabric's tasks to the core and the role's handler.
 pub(super) struct Service {
     pub(super) inputs: Inputs,
@@ -18,15 +21,21 @@ pub(super) struct Service {
     pub(super) handler: Arc<ArcSwapOption<Box<dyn Handler>>>,
     pub(super) inspector: Arc<ArcSwapOption<Box<dyn Handler>>>,
     pub(super) router: Arc<ArcSwapOption<Box<dyn Handler>>>,
+    pub(super) linker: Arc<ArcSwapOption<Box<dyn Handler>>>,
+    pub(super) own: NodeId,
 }
 
 impl fabric::Service for Service {
     fn request(&self, from: &Session, request: wire::request::Kind) -> Answer {
-        let slot = match request {
+        let slot = match &request {
             wire::request::Kind::Inspect(_) => &self.inspector,
             wire::request::Kind::Deliver(_)
             | wire::request::Kind::Posts(_)
             | wire::request::Kind::Subscribe(_) => &self.router,
+            // One for somebody else is for a super-node to pass on.
+            wire::request::Kind::LinkOffer(offer) if offer.to == self.own.0.as_slice() => {
+                &self.linker
+            }
             _ => &self.handler,
         };
         let handler = slot.load();
@@ -39,6 +48,9 @@ impl fabric::Service for Service {
             }
             (None, wire::request::Kind::Inspect(_)) => {
                 Answer::refuse(Code::Unavailable, "this peer tells nobody how it fares")
+            }
+            (None, wire::request::Kind::LinkOffer(_)) => {
+                Answer::refuse(Code::Unavailable, NO_LINKS)
             }
             (None, _) => Answer::refuse(
                 Code::NotServing,

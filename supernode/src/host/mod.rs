@@ -27,6 +27,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::data_dir::{DataDir, DataDirError};
+use crate::relay::RelayStats;
 use crate::role::{RoleConfig, SuperNodeRole};
 use crate::routing::{Carried, Router};
 use crate::service::{HandOver, IndexStats, ServiceConfig};
@@ -205,6 +206,11 @@ impl Host {
     /// What this peer's index did and holds; `None` while it has none.
     pub fn index_stats(&self) -> Option<IndexStats> {
         self.inner.reach.role.stats()
+    }
+
+    /// What this peer relayed between leaves since it started.
+    pub fn relayed(&self) -> RelayStats {
+        self.inner.reach.role.relayed()
     }
 
     /// How busy this peer is; see [`SuperNodeRole::load`].

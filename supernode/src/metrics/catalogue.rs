@@ -130,6 +130,8 @@ const RACED: Label = label("outcome", &["carried", "failed"]);
 const COMPLETE: Label = label("outcome", &["complete", "incomplete"]);
 const CARRIED: Label = label("outcome", &["delivered", "absent", "refused"]);
 const STEP: Label = label("step", &["taken", "pushed"]);
+const RELAY_REFUSED: Label = label("reason", &crate::relay::Refused::NAMES);
+const RELAY_DROPPED: Label = label("reason", &crate::relay::Dropped::NAMES);
 const ANSWERED: Label = label("outcome", &["ok", "failed"]);
 
 const fn one(name: &'static str) -> Label {
@@ -200,6 +202,26 @@ catalogue! {
             "Index operations a second that count as full use.";
         PROCESSORS: Gauge Count "canopy_processors" []
             "Processors that this process may use: full use of the dimension cpu.";
+    }
+    "The relay" {
+        RELAY_FLOWS: Gauge Count "canopy_relay_flows" []
+            "Flows between two leaves that this super-node relays.";
+        RELAY_FLOWS_LIMIT: Gauge Count "canopy_relay_flows_limit" []
+            "Most flows that there may be.";
+        RELAY_LIMIT: Gauge BytesPerSecond "canopy_relay_limit_bytes_per_second" []
+            "What all flows together may carry; 0: no limit.";
+        RELAY_OPENED: Counter Count "canopy_relay_flows_opened_total" []
+            "Flows opened.";
+        RELAY_REFUSED_FLOWS: Counter Count "canopy_relay_flows_refused_total" [RELAY_REFUSED]
+            "Flows refused: there are as many as there may be (full), the asker has as many as it may (yours), the line or the processor is busy, or the peer is cordoned or has no relay (closed).";
+        RELAY_PACKETS: Counter Count "canopy_relay_packets_total" []
+            "Datagrams forwarded.";
+        RELAY_BYTES: Counter Bytes "canopy_relay_bytes_total" []
+            "Bytes forwarded, as leaves sent them, without any header.";
+        RELAY_SENT: Counter Bytes "canopy_relay_sent_bytes_total" []
+            "Bytes that relaying sent, headers of IP and UDP included.";
+        RELAY_DROPPED_PACKETS: Counter Count "canopy_relay_dropped_packets_total" [RELAY_DROPPED]
+            "Datagrams not forwarded: no frame (malformed), no such flow (unknown), from an address that is not bound (stray), to an end that is not bound (unbound), over a limit (limited), a bind without proof (forged), or not taken by the system (failed).";
     }
     "The overlay as this peer sees it" {
         SUPER_NODES: Gauge Count "canopy_super_nodes" []

@@ -6,6 +6,7 @@ use canopy_overlay::peer::{Peer, PeerStats};
 
 use super::Metrics;
 use super::catalogue::{Metric, id};
+use crate::relay::{Dropped, Refused};
 use crate::role::SuperNodeRole;
 use crate::routing::TopicsHeld;
 use crate::service::IndexStats;
@@ -30,6 +31,7 @@ impl Metrics {
     pub(crate) fn read(&self, from: &Reading<'_>) {
         self.read_peer(from);
         self.read_load(from);
+        self.read_relay(from.role);
         self.read_overlay(from);
         self.read_driver(&from.peer.stats());
         self.read_index(&from.role.totals());
@@ -101,6 +103,23 @@ impl Metrics {
         self.count(&id::SENT, &["traffic"], traffic);
         self.count(&id::SENT, &["measurement"], measuring);
         self.whole(&id::LEAVES, from.peer.status().leaves as u64);
+    }
+
+    fn read_relay(&self, role: &SuperNodeRole) {
+        let (stats, limits) = (role.relayed(), role.relay_limits());
+        self.whole(&id::RELAY_FLOWS, stats.flows);
+        self.whole(&id::RELAY_FLOWS_LIMIT, limits.flows as u64);
+        self.gauge(&id::RELAY_LIMIT, bytes(limits.total_bps.unwrap_or(0)));
+        self.counter(&id::RELAY_OPENED, stats.opened);
+        self.counter(&id::RELAY_PACKETS, stats.packets);
+        self.counter(&id::RELAY_BYTES, stats.bytes);
+        self.counter(&id::RELAY_SENT, stats.sent);
+        for (reason, count) in Refused::NAMES.iter().zip(stats.refused) {
+            self.count(&id::RELAY_REFUSED_FLOWS, &[reason], count);
+        }
+        for (reason, count) in Dropped::NAMES.iter().zip(stats.dropped) {
+            self.count(&id::RELAY_DROPPED_PACKETS, &[reason], count);
+        }
     }
 
     fn read_overlay(&self, from: &Reading<'_>) {

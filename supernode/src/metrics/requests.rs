@@ -79,7 +79,9 @@ impl Requests {
             | request::Kind::Inspect(_)
             | request::Kind::Deliver(_)
             | request::Kind::Posts(_)
-            | request::Kind::Subscribe(_) => None,
+            | request::Kind::Subscribe(_)
+            | request::Kind::RelayOpen(_)
+            | request::Kind::LinkOffer(_) => None,
         })
     }
 
