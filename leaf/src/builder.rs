@@ -30,6 +30,7 @@ use crate::settings::{Bandwidth, PeerAddr, Preset, Settings, Stand, Topology};
 pub struct Builder {
     setup: Setup,
     timeout: Option<Duration>,
+    relay_only: bool,
 }
 
 impl Builder {
@@ -135,6 +136,13 @@ impl Builder {
         self
     }
 
+    /// Whether links go over relays only, so that other leaves never learn this
+    /// one's address. By default they go directly where they can.
+    pub fn relay_only(mut self, relay_only: bool) -> Self {
+        self.relay_only = relay_only;
+        self
+    }
+
     /// How long a request may take; 10 s by default.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -181,7 +189,7 @@ impl Builder {
             Some(list) => Client::keeping(calls, identity, timeout, list),
             None => Client::new(calls, identity, timeout),
         };
-        Ok(Leaf::new(node, client, plan.data_dir))
+        Ok(Leaf::new(node, client, plan.data_dir).relay_only(self.relay_only))
     }
 }
 

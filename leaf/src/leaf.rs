@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use canopy_core::keyspace::NodeId;
+use canopy_overlay::fabric::link::{Acceptor, Link, LinkError, Links};
+use parking_lot::Mutex;
 
 use crate::client::{
     Client, ClientStats, Consistency, Error, Hash, Item, Location, Page, Provider, Query,
@@ -13,10 +15,15 @@ use crate::client::{
 };
 use crate::data_dir::DataDir;
 use crate::event::Events;
+use crate::links::LeafLinks;
 use crate::node::Node;
 use crate::peer_node::PeerNode;
+use crate::ping::Pinger;
 use crate::routing::{Arrivals, Messages, PostError, Posted, SubscribeError, Subscription};
 use crate::status::Status;
+
+/// How long opening a link may take.
+const LINK: Duration = Duration::from_secs(10);
 
 /// A running leaf. Clones share it. Every future is `Send` and cancel-safe: a
 /// write that was dropped may or may not be stored, and doing it again is
@@ -42,6 +49,8 @@ pub struct Leaf<N: Node = PeerNode> {
     client: Client<N>,
     data_dir: Option<Arc<DataDir>>,
     arrivals: Arc<Arrivals<N>>,
+    links: Arc<Mutex<Option<Arc<LeafLinks>>>>,
+    relay_only: bool,
 }
 
 impl<N: Node> fmt::Debug for Leaf<N> {
@@ -59,7 +68,15 @@ impl<N: Node> Leaf<N> {
             client,
             data_dir,
             arrivals,
+            links: Arc::default(),
+            relay_only: false,
         }
+    }
+
+    /// Shows no other leaf an address of this one.
+    pub(crate) fn relay_only(mut self, relay_only: bool) -> Self {
+        self.relay_only = relay_only;
+        self
     }
 
     /// This peer.
@@ -209,6 +226,42 @@ impl<N: Node> Leaf<N> {
         self.arrivals.publisher.post(topic, data.into()).await
     }
 
+    /// Opens a link to another leaf, whatever NATs are between, for a protocol
+    /// that it [accepts](Leaf::accept): QUIC streams and datagrams, encrypted from
+    /// one to the other. It starts over a super-node's relay and moves to a direct
+    /// path in place, if there is one. Bounded by ten seconds.
+    pub async fn connect(&self, node: NodeId, protocol: &str) -> Result<Link, LinkError> {
+        self.links()?.connect(node, protocol, LINK).await
+    }
+
+    /// Takes the links that others open to this leaf for `protocol`, until what
+    /// is returned is dropped.
+    pub fn accept(&self, protocol: &str) -> Result<Acceptor, LinkError> {
+        self.links()?.accept(protocol)
+    }
+
+    /// A link to measure the way to `node` by. A leaf answers once it has opened,
+    /// or accepts, links of its own.
+    pub async fn ping(&self, node: NodeId) -> Result<Pinger, LinkError> {
+        Pinger::open(self.connect(node, crate::ping::PROTOCOL).await?).await
+    }
+
+    /// The socket of links, opened with the first of them.
+    pub(crate) fn links(&self) -> Result<Links, LinkError> {
+        let mut links = self.links.lock();
+        if let Some(links) = &*links {
+            return Ok(links.links.clone());
+        }
+        let peer = self.node.peer().ok_or_else(|| {
+            LinkError::Socket("this leaf runs on a network without sockets".into())
+        })?;
+        let opened = crate::links::open(&self.node, &self.client, peer, self.relay_only)?;
+        tokio::spawn(crate::ping::answer(
+            opened.links.accept(crate::ping::PROTOCOL)?,
+        ));
+        Ok(links.insert(opened).links.clone())
+    }
+
     /// How this leaf fares, now.
     pub fn status(&self) -> Status {
         self.node.status()
@@ -230,10 +283,14 @@ impl<N: Node> Leaf<N> {
         self.client.stop_refreshing();
         self.arrivals.close();
         let limit = Duration::from_secs(30);
-        if tokio::time::timeout(limit, self.node.close())
-            .await
-            .is_err()
-        {
+        let links = self.links.lock().take();
+        let closing = async {
+            if let Some(links) = links {
+                links.links.close().await;
+            }
+            self.node.close().await;
+        };
+        if tokio::time::timeout(limit, closing).await.is_err() {
             tracing::warn!("the peer did not close in {limit:?} and is left as it is");
         }
     }

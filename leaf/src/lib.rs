@@ -37,15 +37,18 @@ pub mod client;
 #[cfg(feature = "cli")]
 pub mod demo;
 mod leaf;
+mod links;
 #[cfg(feature = "cli")]
 mod metrics;
 pub mod node;
 pub mod peer_node;
+mod ping;
 pub mod routing;
 
 pub use builder::{Builder, StartError};
 pub use canopy_core::identity::Identity;
 pub use canopy_core::keyspace::NodeId;
+pub use canopy_overlay::fabric::link::{Acceptor, Link, LinkError, Path, RecvStream, SendStream};
 pub use canopy_supernode::{data_dir, event, settings, status};
 pub use client::{
     ClientStats, Consistency, Error, Hash, Hit, Item, Located, Location, Page, Provider, Query,
@@ -54,6 +57,7 @@ pub use client::{
 pub use data_dir::DataDir;
 pub use event::{Event, EventKind, Events};
 pub use leaf::Leaf;
+pub use ping::{Pinged, Pinger};
 pub use routing::{
     Ended, Message, Messages, Post, PostError, Posted, SubscribeError, Subscription,
 };

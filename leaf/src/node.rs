@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use canopy_core::keyspace::NodeId;
 use canopy_overlay::calls::Calls;
-use canopy_overlay::peer::Handler;
+use canopy_overlay::peer::{Handler, Peer};
 use tokio::sync::{broadcast, watch};
 
 #[cfg(feature = "cli")]
@@ -32,6 +32,12 @@ pub trait Node: Calls {
 
     /// Who takes the messages and posts that come for this peer.
     fn set_recipient(&self, recipient: Box<dyn Handler>);
+
+    /// The peer whose sessions links are signalled over; `None` where there are
+    /// no sockets, and so no links.
+    fn peer(&self) -> Option<&Peer> {
+        None
+    }
 
     /// A reader of events from now on, over a channel of
     /// [`BACKLOG`](crate::event::BACKLOG).

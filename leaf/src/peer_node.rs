@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use canopy_core::keyspace::NodeId;
-use canopy_overlay::peer::Handler;
+use canopy_overlay::peer::{Handler, Peer};
 use canopy_supernode::event::Event;
 use canopy_supernode::status::Status;
 use tokio::sync::{broadcast, watch};
@@ -27,6 +27,10 @@ impl Node for PeerNode {
 
     fn set_recipient(&self, recipient: Box<dyn Handler>) {
         self.router().set_recipient(recipient);
+    }
+
+    fn peer(&self) -> Option<&Peer> {
+        Some(self.peer())
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex};
 
 use canopy_proto::leaf as pb;
 use canopy_proto::leaf::leaf_server::{Leaf, LeafServer};
+use canopy_proto::leaf::{link_output, link_path};
 use futures_util::stream::{self, Stream};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status, async_trait};
+use tonic::{Request, Response, Status, Streaming, async_trait};
 
 type Reply<T> = Result<Response<T>, Status>;
 
@@ -193,6 +194,40 @@ impl Leaf for Daemon {
         Ok(Response::new(Box::pin(stream::iter([Ok(post), Err(slow)]))))
     }
 
+    type LinkStream = Pin<Box<dyn Stream<Item = Result<pb::LinkOutput, Status>> + Send>>;
+
+    /// Says who is there, then what the first message was.
+    async fn link(&self, request: Request<Streaming<pb::LinkInput>>) -> Reply<Self::LinkStream> {
+        let first = request.into_inner().message().await?;
+        let what = first.and_then(|input| input.what);
+        let up = link_output::What::Up(pb::LinkUp {
+            node_id: id(),
+            path: None,
+        });
+        let data = link_output::What::Data(format!("{what:?}").into_bytes());
+        let outputs = [up, data].map(|what| Ok(pb::LinkOutput { what: Some(what) }));
+        Ok(Response::new(Box::pin(stream::iter(outputs))))
+    }
+
+    type PingStream = Pin<Box<dyn Stream<Item = Result<pb::PingReply, Status>> + Send>>;
+
+    async fn ping(&self, request: Request<pb::PingRequest>) -> Reply<Self::PingStream> {
+        let ask = request.into_inner();
+        let replies = (0..ask.count).map(|round| {
+            let what = match round {
+                0 => link_path::What::Relay(id()),
+                _ => link_path::What::Direct("192.0.2.1:7".into()),
+            };
+            Ok(pb::PingReply {
+                round_trip_us: 1_500,
+                path: Some(pb::LinkPath { what: Some(what) }),
+                at_us: 2_000,
+            })
+        });
+        let replies: Vec<_> = replies.collect();
+        Ok(Response::new(Box::pin(stream::iter(replies))))
+    }
+
     type EventsStream = Pin<Box<dyn Stream<Item = Result<pb::Event, Status>> + Send>>;
 
     async fn events(&self, _: Request<pb::EventsRequest>) -> Reply<Self::EventsStream> {
@@ -254,6 +289,32 @@ fn printed(output: &Output, code: i32) -> String {
 
 fn json(output: &Output) -> serde_json::Value {
     serde_json::from_str(&printed(output, 0)).expect("one JSON value")
+}
+
+#[test]
+fn ping_tells_the_path_of_each_answer() {
+    let daemon = start();
+    let text = printed(&daemon.leaf(&["ping", &id(), "--count", "2"]), 0);
+    let relayed = format!("1.5ms over the relay of {}", id());
+    assert_eq!(text, format!("{relayed}\n1.5ms directly at 192.0.2.1:7\n"));
+    let told = json(&daemon.leaf(&["ping", &id(), "-c", "1", "--json"]));
+    assert_eq!(
+        (&told["path"], &told["at_us"]),
+        (&"relay".into(), &2_000.into())
+    );
+    printed(&daemon.leaf(&["ping", &id(), "--count", "0"]), 2);
+}
+
+#[test]
+fn pipe_asks_for_a_peer_or_for_the_next_that_comes() {
+    let daemon = start();
+    let text = printed(&daemon.leaf(&["pipe", &id(), "--protocol", "mine"]), 0);
+    assert!(text.contains("LinkOpen") && text.contains(&id()), "{text}");
+    assert!(text.contains("\"mine\""), "{text}");
+    let text = printed(&daemon.leaf(&["pipe", "--listen"]), 0);
+    assert!(text.contains("LinkAccept"), "{text}");
+    printed(&daemon.leaf(&["pipe"]), 2);
+    printed(&daemon.leaf(&["pipe", &id(), "--listen"]), 2);
 }
 
 #[test]

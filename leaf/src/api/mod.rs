@@ -6,6 +6,7 @@
 
 pub(crate) mod convert;
 mod events;
+mod link;
 mod routing;
 mod service;
 #[cfg(test)]

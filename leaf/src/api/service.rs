@@ -1,5 +1,6 @@
 //! The calls of the API, each answered by the leaf.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -7,10 +8,11 @@ use canopy_proto::leaf as pb;
 use canopy_proto::leaf::leaf_server::Leaf as Calls;
 use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::watch;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::convert;
 use super::events;
+use super::link;
 use super::routing::{self, MessageStream, PostStream};
 use crate::client::{Consistency, DEFAULT_LIMIT, Query};
 use crate::leaf::Leaf;
@@ -275,6 +277,30 @@ impl<N: Node> Calls for Service<N> {
         let posts = routing::posts(subscription.map_err(routing::subscribe_error)?);
         let posts = posts.take_until(Box::pin(self.closing()));
         Ok(Response::new(Box::pin(posts)))
+    }
+
+    type LinkStream = link::Outputs;
+
+    async fn link(
+        &self,
+        request: Request<Streaming<pb::LinkInput>>,
+    ) -> Result<Response<link::Outputs>, Status> {
+        let outputs = link::link(self.leaf.clone(), request.into_inner());
+        Ok(Response::new(Box::pin(
+            outputs.take_until(Box::pin(self.closing())),
+        )))
+    }
+
+    type PingStream = link::Pings;
+
+    async fn ping(
+        &self,
+        request: Request<pb::PingRequest>,
+    ) -> Result<Response<link::Pings>, Status> {
+        let pings = link::ping(self.leaf.clone(), request.into_inner())?;
+        Ok(Response::new(Box::pin(
+            pings.take_until(Box::pin(self.closing())),
+        )))
     }
 
     type EventsStream = EventStream;

@@ -48,6 +48,10 @@ pub(super) enum Command {
     Broadcast(BroadcastArgs),
     /// Prints the posts of a topic as they come
     Subscribe(SubscribeArgs),
+    /// Joins standard input and output to those of another leaf's `pipe`
+    Pipe(PipeArgs),
+    /// Measures the way to another leaf, and tells which it is
+    Ping(PingArgs),
     /// Shows role, homes, super-nodes and the criteria of candidacy
     Status(StatusArgs),
     /// Runs a whole overlay in one process and kills super-nodes
@@ -202,6 +206,40 @@ pub(super) struct SubscribeArgs {
     /// End after so many posts [default: when interrupted]
     #[arg(long, value_name = "N")]
     pub(super) count: Option<u64>,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct PipeArgs {
+    /// Whom to reach; 64 hexadecimal digits
+    #[arg(
+        value_name = "ID",
+        required_unless_present = "listen",
+        conflicts_with = "listen"
+    )]
+    pub(super) node: Option<NodeId>,
+    /// Wait for another leaf to reach this one instead
+    #[arg(long)]
+    pub(super) listen: bool,
+    /// What the link is for: both sides give the same name
+    #[arg(long, value_name = "NAME", default_value = "canopy/pipe/1")]
+    pub(super) protocol: String,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct PingArgs {
+    /// Whom to reach; 64 hexadecimal digits
+    #[arg(value_name = "ID")]
+    pub(super) node: NodeId,
+    /// How many times
+    #[arg(long, short, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) count: u32,
+    /// Pause between them
+    #[arg(long, short, value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
+    pub(super) interval: Duration,
     #[command(flatten)]
     pub(super) common: Common,
 }

@@ -93,6 +93,24 @@ impl Backend {
         )))
     }
 
+    /// The daemon, for what a peer of one command cannot do.
+    pub(super) async fn daemon(common: &Common) -> Result<LeafClient<Channel>, Failure> {
+        if !common.peer.peers.is_empty() {
+            return Err(Failure::usage(
+                "links need a leaf that others find: start one with `leaf run`, and leave --peer out here",
+            ));
+        }
+        match Self::find(common).await? {
+            Self::Daemon(client) => Ok(client),
+            Self::Joined(_, leaf) => {
+                leaf.close().await;
+                Err(Failure::usage(
+                    "links need a daemon: start one with `leaf run`",
+                ))
+            }
+        }
+    }
+
     async fn join(mut settings: Settings) -> Result<Self, Failure> {
         // Gone again within seconds: no burden to put on a visitor.
         settings.stand = Some(Stand::Never);

@@ -50,6 +50,9 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         leaf = builder.start_watched() => leaf?,
         () = &mut closing => return Ok(ExitCode::SUCCESS),
     };
+    // Others may measure the way here, whether this leaf opens links or not.
+    leaf.links()
+        .map_err(|error| Failure::local(error.to_string()))?;
     let http = http.serve(leaf.clone());
     let out = anstream::stdout();
     serve(leaf, events, (api, http), out, args.common.json, closing).await?;

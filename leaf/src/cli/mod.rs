@@ -8,6 +8,7 @@
 //! | `backend` | finds the daemon, or joins for the moment |
 //! | `commands`, `publish` | the other sub-commands |
 //! | `routing` | messages and topics |
+//! | `link` | `leaf pipe` and `leaf ping` |
 //! | [`scan`] | files as items |
 //! | `human` | output for people |
 //! | `failure` | one line an error, and its exit code |
@@ -19,6 +20,7 @@ mod daemon;
 mod demo;
 mod failure;
 mod human;
+mod link;
 mod publish;
 mod routing;
 pub mod scan;
@@ -49,6 +51,8 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Listen(args) => routing::listen(args).await,
         Command::Broadcast(args) => routing::broadcast(args).await,
         Command::Subscribe(args) => routing::subscribe(args).await,
+        Command::Pipe(args) => link::pipe(args).await,
+        Command::Ping(args) => link::ping(args).await,
         Command::Status(args) => commands::status(args).await,
         Command::Demo(args) => demo::demo(args).await,
         Command::Completions(args) => {
