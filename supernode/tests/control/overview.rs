@@ -240,6 +240,12 @@ async fn wrong_calls_are_refused_with_their_codes() {
     };
     let refused = one.client.clone().list_super_nodes(huge).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("ask for several pages"));
+    let unknown = pb::GetSuperNodeRequest {
+        node_id: "0".repeat(64),
+    };
+    let refused = client.get_super_node(unknown).await.unwrap_err();
+    assert!(refused.message().contains("list them with ListSuperNodes"));
     one.close().await;
 }
 

@@ -76,6 +76,7 @@ async fn events_are_numbered_and_a_reader_goes_on_after_any_of_them() {
     };
     let refused = one.client.clone().watch_events(ahead).await.unwrap_err();
     assert_eq!(refused.code(), Code::OutOfRange);
+    assert!(refused.message().contains("the latest is"));
     let only = pb::WatchEventsRequest {
         history_only: true,
         ..Default::default()
