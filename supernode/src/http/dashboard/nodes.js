@@ -3,6 +3,8 @@
 import { el, find, say, band, rate, number, bytes, perCent, short, clock, duration, words } from "./page.js";
 
 const FIRST = 13;
+/** As many have room for larger bars. */
+const FEW = 6;
 const DIMENSIONS = ["connections", "operations", "bytes", "memory", "cpu"];
 const rows = new Map();
 let all = false;
@@ -131,6 +133,7 @@ export function showNodes(state) {
     return row;
   });
   const list = find("#nodes .body");
+  list.classList.toggle("few", wanted.length <= FEW);
   if (wanted.length === 0) {
     const nobody = "Nobody serves. Peers elect super-nodes as soon as four of them can reach one another.";
     list.replaceChildren(el("li", { class: "note" }, nobody));
