@@ -8,7 +8,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, RwLock, Weak};
 
 use bytes::Bytes;
 use canopy_proto::wire::SignedMandate;
@@ -16,10 +16,13 @@ use canopy_proto::wire::SignedMandate;
 use crate::election::mandate::Examined;
 use crate::identity::{Domain, SignatureError};
 use crate::keyspace::{Key, NodeId};
-use crate::placement::Inner;
+use crate::placement::{Inner, Table};
+use crate::roster::Entry;
 
 /// Placements that nobody has any more are forgotten when they are so many.
 const PLACEMENTS: usize = 1024;
+/// The same of entries of rosters.
+const ENTRIES: usize = 4096;
 
 #[derive(PartialEq, Eq, Hash)]
 struct Check {
@@ -36,10 +39,18 @@ struct Memory {
     bodies: HashMap<(usize, usize), (Bytes, u32)>,
     good: HashSet<Check>,
     mandates: HashMap<(usize, usize), Arc<Examined>>,
+    entries: HashMap<Likeness, Weak<Entry>>,
+    /// How many there may be before those that nobody has are looked for.
+    entries_limit: usize,
+    /// Every seat that one of the peers has laid out.
+    table: Option<Arc<RwLock<Table>>>,
     placements: HashMap<Key, Weak<Inner>>,
     /// How many there may be before those that nobody has are looked for.
     placements_limit: usize,
 }
+
+/// See [`Entry::likeness`].
+type Likeness = (NodeId, u64, u64, usize, [bool; 3]);
 
 thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::default();
@@ -52,6 +63,7 @@ pub fn remember_work(limit: usize) {
     MEMORY.with_borrow_mut(|memory| {
         *memory = Memory {
             limit,
+            table: (limit > 0).then(Arc::default),
             ..Memory::default()
         };
     });
@@ -84,6 +96,31 @@ pub(crate) fn remember(examined: &Arc<Examined>) {
             memory.mandates.insert(place, examined.clone());
         }
     });
+}
+
+/// `entry`, or the same one as another peer has it.
+pub(crate) fn entry(entry: Arc<Entry>) -> Arc<Entry> {
+    MEMORY.with_borrow_mut(|memory| {
+        if memory.limit == 0 {
+            return entry;
+        }
+        let likeness = entry.likeness();
+        let known = memory.entries.get(&likeness).and_then(Weak::upgrade);
+        if let Some(known) = known.filter(|known| *known == entry) {
+            return known;
+        }
+        if memory.entries.len() >= memory.entries_limit {
+            memory.entries.retain(|_, known| known.strong_count() > 0);
+            memory.entries_limit = ENTRIES.max(memory.entries.len() * 2);
+        }
+        memory.entries.insert(likeness, Arc::downgrade(&entry));
+        entry
+    })
+}
+
+/// The seats that all peers of this thread share, if they do.
+pub(crate) fn table() -> Option<Arc<RwLock<Table>>> {
+    MEMORY.with_borrow(|memory| memory.table.clone())
 }
 
 /// The placement of these members, as another peer has it; else `make` lays it

@@ -13,10 +13,11 @@ use crate::contact::Contact;
 use crate::election::endorse::{Authorities, ENDORSEMENTS, Held, OFFICER_RANKS};
 use crate::election::mandate::{Basis, VerifiedMandate};
 use crate::keyspace::{Key, NodeId, keys};
+use crate::memory;
 use crate::placement::{Member, Placement};
 
 /// A super-node or deputy.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     candidate: NodeId,
     /// Term of its mandate.
@@ -135,6 +136,16 @@ impl Entry {
         }
     }
 
+    /// By what equal entries are found among those that other peers have: some
+    /// that are not equal may share it.
+    pub(crate) fn likeness(&self) -> (NodeId, u64, u64, usize, [bool; 3]) {
+        let contact = self.contact.as_ref().map_or(0, |contact| contact.issued_ms);
+        let paper = self.mandate.as_ref();
+        let paper = paper.map_or(0, |paper| Arc::as_ptr(paper) as usize);
+        let flags = [self.deputy, self.down, self.release.is_some()];
+        (self.candidate, self.term, contact, paper, flags)
+    }
+
     /// Summary that two peers compare to see whether they know the same.
     fn fingerprint(&self) -> Key {
         let contact = self.contact.as_ref().map_or(0, |contact| contact.issued_ms);
@@ -164,10 +175,12 @@ pub(crate) fn brief(mandate: &wire::SignedMandate) -> wire::SignedMandate {
 #[derive(Clone, Debug)]
 pub struct Roster {
     own: NodeId,
-    entries: BTreeMap<NodeId, Entry>,
+    /// Shared where many peers live in one process.
+    entries: BTreeMap<NodeId, Arc<Entry>>,
     /// How many entries there are of each term.
     terms: BTreeMap<u64, usize>,
     max_term: u64,
+    version: u64,
     sums: Sums,
     /// Whose entry changed since that was last asked.
     changed: BTreeSet<NodeId>,
@@ -203,6 +216,7 @@ impl Roster {
             entries: BTreeMap::new(),
             terms: BTreeMap::new(),
             max_term: 0,
+            version: 0,
             sums: Sums::default(),
             changed: BTreeSet::new(),
         }
@@ -227,24 +241,26 @@ impl Roster {
             }
         }
         let old = self.remove(&mandate.candidate);
-        let contact = old.and_then(|old| old.contact);
+        let contact = old.and_then(|old| old.contact.clone());
         let entry = Entry {
             contact,
             ..Entry::new(verified)
         };
         self.count(Sums::default(), Sums::of(&entry));
         self.changed.insert(mandate.candidate);
-        self.entries.insert(mandate.candidate, entry);
+        self.entries
+            .insert(mandate.candidate, memory::entry(Arc::new(entry)));
         *self.terms.entry(mandate.term).or_default() += 1;
         self.max_term = self.max_term.max(mandate.term);
+        self.version += 1;
         true
     }
 
     /// Notes a verified release. False if it ends nothing: it has to name the
     /// present term, because one of a term to come would end what nobody gave.
     pub fn release(&mut self, node: &NodeId, term: u64, release: wire::SignedRelease) -> bool {
-        let ends = |entry: &&Entry| entry.term == term && entry.release.is_none();
-        let found = self.entries.get(node).is_some_and(|entry| ends(&entry));
+        let ends = |entry: &Entry| entry.term == term && entry.release.is_none();
+        let found = self.entries.get(node).is_some_and(|entry| ends(entry));
         found && self.edit(node, |entry| entry.release = Some(release))
     }
 
@@ -279,8 +295,9 @@ impl Roster {
             return false;
         };
         let before = Sums::of(entry);
-        change(entry);
+        change(Arc::make_mut(entry));
         let after = Sums::of(entry);
+        *entry = memory::entry(entry.clone());
         self.count(before, after);
         self.changed.insert(*node);
         true
@@ -298,8 +315,9 @@ impl Roster {
         std::mem::take(&mut self.changed)
     }
 
-    fn remove(&mut self, node: &NodeId) -> Option<Entry> {
+    fn remove(&mut self, node: &NodeId) -> Option<Arc<Entry>> {
         let entry = self.entries.remove(node)?;
+        self.version += 1;
         self.count(Sums::of(&entry), Sums::default());
         self.changed.insert(*node);
         if let btree_map::Entry::Occupied(mut same) = self.terms.entry(entry.term) {
@@ -317,7 +335,7 @@ impl Roster {
             .entries
             .values()
             .filter(|entry| entry.expires_ms <= now_ms)
-            .map(Entry::node)
+            .map(|entry| entry.node())
             .collect();
         over.into_iter()
             .filter(|node| self.remove(node).is_some_and(|entry| entry.serves()))
@@ -378,22 +396,34 @@ impl Roster {
 
     /// The entry of `node`.
     pub fn get(&self, node: &NodeId) -> Option<&Entry> {
-        self.entries.get(node)
+        self.entries.get(node).map(Arc::as_ref)
     }
 
     /// Every entry.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values()
+        self.entries.values().map(Arc::as_ref)
+    }
+
+    /// Every entry, those whose keys come next after `node` first.
+    pub fn after(&self, node: &NodeId) -> impl Iterator<Item = &Entry> {
+        let next = self.entries.range(*node..);
+        let all = next.chain(self.entries.range(..*node));
+        all.map(|(_, entry)| entry.as_ref())
+    }
+
+    /// Grows whenever an entry comes, goes, or gets another term.
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     /// Super-nodes that serve, as far as known.
     pub fn serving(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values().filter(|entry| entry.serves())
+        self.entries().filter(|entry| entry.serves())
     }
 
     /// Whether `node` serves.
     pub fn serves(&self, node: &NodeId) -> bool {
-        self.entries.get(node).is_some_and(Entry::serves)
+        self.entries.get(node).is_some_and(|entry| entry.serves())
     }
 
     /// The terms known of a candidate.

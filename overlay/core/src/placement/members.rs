@@ -51,7 +51,7 @@ impl Members {
     ) -> (Self, Vec<Edit>) {
         let edit_seats = |node: &NodeId, slot, from, to, edits: &mut Vec<Edit>| {
             if wanted {
-                edit_seats(node, slot, from, to, edits);
+                seat_edits(node, slot, from, to, edits);
             }
         };
         let mut out = self.clone();
@@ -97,7 +97,7 @@ impl Members {
         let mut edits = Vec::new();
         for &slot in &self.order {
             let member = self.member(slot);
-            edit_seats(&member.node, slot, 0, member.seats, &mut edits);
+            seat_edits(&member.node, slot, 0, member.seats, &mut edits);
         }
         edits
     }
@@ -158,6 +158,10 @@ impl Members {
     /// Whether most slots stand empty.
     pub(super) fn wasteful(&self) -> bool {
         self.slots.len() > FEW_SLOTS && self.free.len() > self.slots.len() / 2
+    }
+
+    pub(super) fn slot_of(&self, node: &NodeId) -> Option<u32> {
+        self.find(node).ok().map(|at| self.order[at])
     }
 
     fn find(&self, node: &NodeId) -> Result<usize, usize> {
@@ -237,7 +241,7 @@ impl Slot {
 
 /// Seats come in a fixed order, so a change of their number adds or takes the
 /// last ones only.
-fn edit_seats(node: &NodeId, slot: u32, from: u32, to: u32, edits: &mut Vec<Edit>) {
+pub(super) fn seat_edits(node: &NodeId, slot: u32, from: u32, to: u32, edits: &mut Vec<Edit>) {
     edits.extend((from.min(to)..from.max(to)).map(|index| Edit {
         seat: Seat {
             prefix: keys::seat(node, index).prefix(),

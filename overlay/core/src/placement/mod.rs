@@ -11,6 +11,7 @@
 mod members;
 mod owners;
 mod seats;
+mod shared;
 mod spread;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,8 @@ use crate::memory;
 use self::members::Members;
 pub use self::owners::{Owners, SPREAD_SEARCH};
 use self::seats::Seats;
+pub(crate) use self::shared::Table;
+use self::shared::{Laid, Shared};
 pub use self::spread::Spread;
 
 /// Copies of every record.
@@ -60,27 +63,34 @@ pub(crate) struct Inner {
     sum: Key,
     /// Laid out when they are first asked for: a leaf that looks nothing up
     /// needs only to know who serves.
-    seats: OnceLock<Seats>,
+    seats: OnceLock<Laid>,
 }
 
 impl Inner {
-    fn seats(&self) -> &Seats {
-        self.seats
-            .get_or_init(|| Seats::default().edited(self.members.all_seats()))
+    fn seats(&self) -> &Laid {
+        self.seats.get_or_init(|| match memory::table() {
+            Some(table) => Laid::Shared(Shared::new(table, &self.members)),
+            None => Laid::Own(Seats::default().edited(self.members.all_seats())),
+        })
     }
 }
 
 impl Inner {
     fn changed(&self, changes: BTreeMap<NodeId, Option<Member>>, sum: Key) -> Self {
         let laid_out = self.seats.get();
-        let (members, edits) = self.members.changed(changes, laid_out.is_some());
+        let own = matches!(laid_out, Some(Laid::Own(_)));
+        let nodes: Vec<NodeId> = changes.keys().copied().collect();
+        let (members, edits) = self.members.changed(changes, own);
         let (members, seats) = match members.wasteful() {
             true => {
                 let all = members.iter().map(|m| (m.node, Some(m.clone()))).collect();
                 (Members::default().changed(all, false).0, OnceLock::new())
             }
             false => {
-                let seats = laid_out.map(|seats| seats.edited(edits));
+                let seats = laid_out.map(|laid_out| match laid_out {
+                    Laid::Own(seats) => Laid::Own(seats.edited(edits)),
+                    Laid::Shared(shared) => Laid::Shared(shared.edited(&nodes, &members)),
+                });
                 (members, seats.map_or_else(OnceLock::new, OnceLock::from))
             }
         };
@@ -232,10 +242,15 @@ impl Placement {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
+    #[cfg(test)]
+    fn laid(&self) -> Option<&Laid> {
+        self.inner.seats.get()
+    }
+
     /// Memory of this snapshot, bytes, without the texts of the domains. Most
     /// of it is shared with the snapshots before and after.
     pub fn memory_bytes(&self) -> usize {
-        let seats = self.inner.seats.get().map_or(0, Seats::memory_bytes);
+        let seats = self.inner.seats.get().map_or(0, Laid::memory_bytes);
         size_of::<Inner>() + self.inner.members.memory_bytes() + seats
     }
 }

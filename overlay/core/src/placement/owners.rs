@@ -7,7 +7,7 @@ use crate::keyspace::{Key, NodeId};
 
 use super::R;
 use super::members::Members;
-use super::seats::Seats;
+use super::shared::Laid;
 
 /// How many distinct super-nodes are looked at, closest first, for owners of
 /// distinct failure domains. A domain with a tenth of all seats is missed once
@@ -64,7 +64,7 @@ impl fmt::Debug for Owners {
 /// where they are too few, the closest of the rest.
 pub(super) fn pick(
     members: &Members,
-    seats: &Seats,
+    seats: &Laid,
     key: &Key,
     count: usize,
     mut out: impl FnMut(NodeId),

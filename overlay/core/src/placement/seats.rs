@@ -13,8 +13,6 @@ use std::sync::Arc;
 
 use crate::keyspace::Key;
 
-use super::members::Members;
-
 /// Seats a bucket has on average after a resize, one KiB of them; twice as many
 /// at most.
 const AIM: usize = 64;
@@ -106,8 +104,14 @@ impl Seats {
         out
     }
 
-    /// Shows all seats to `see`, closest to `key` first, until it breaks.
-    pub(super) fn visit<S>(&self, key: &Key, members: &Members, see: &mut S) -> ControlFlow<()>
+    /// Shows all seats to `see`, closest to `key` first, until it breaks. `position`
+    /// is all of a seat's, where its first bits do not tell.
+    pub(super) fn visit<S>(
+        &self,
+        key: &Key,
+        position: &dyn Fn(&Seat) -> Key,
+        see: &mut S,
+    ) -> ControlFlow<()>
     where
         S: FnMut(&Seat) -> ControlFlow<()>,
     {
@@ -115,7 +119,7 @@ impl Seats {
         let nearest = top(self.bits, prefix);
         for step in 0..self.buckets.len() {
             descend(&self.buckets[nearest ^ step], prefix, see, &|ties| {
-                by_full_distance(ties, key, members)
+                by_full_distance(ties, key, position)
             })?;
         }
         ControlFlow::Continue(())
@@ -179,9 +183,9 @@ where
 
 /// Seats that 64 bits cannot tell apart, by all 256 bits. Rare enough (a pair in
 /// one of five million networks of 10 000 super-nodes) to afford the allocation.
-fn by_full_distance(ties: &[Seat], key: &Key, members: &Members) -> Vec<Seat> {
+fn by_full_distance(ties: &[Seat], key: &Key, position: &dyn Fn(&Seat) -> Key) -> Vec<Seat> {
     let mut out = ties.to_vec();
-    out.sort_by_cached_key(|seat| members.position(seat).distance(key));
+    out.sort_by_cached_key(|seat| position(seat).distance(key));
     out
 }
 
@@ -190,6 +194,7 @@ mod tests {
     use super::*;
     use crate::keyspace::NodeId;
     use crate::placement::Member;
+    use crate::placement::members::Members;
 
     fn seat(prefix: u64, index: u16) -> Seat {
         Seat {
@@ -238,7 +243,7 @@ mod tests {
         let mut ties: Vec<Seat> = edits.iter().map(|edit| edit.seat).collect();
         ties.iter_mut().for_each(|seat| seat.prefix = 7);
         for key in [Key([0; 32]), Key([0x5a; 32])] {
-            let order = by_full_distance(&ties, &key, &members);
+            let order = by_full_distance(&ties, &key, &|seat| members.position(seat));
             let distance = |seat: &Seat| members.position(seat).distance(&key);
             assert_eq!(order.len(), 8);
             assert!(order.is_sorted_by_key(distance));
