@@ -201,6 +201,16 @@ impl Totals {
     }
 }
 
+/// Leaves of the super-node that has most of them, over the mean.
+pub(crate) fn crowding(world: &World) -> f64 {
+    let serving = world.with_role(Role::SuperNode);
+    let cores = serving.iter().filter_map(|id| world.peer(*id).core());
+    let leaves: Vec<usize> = cores.map(|core| core.hosted()).collect();
+    let all: usize = leaves.iter().sum();
+    let most = leaves.iter().max().copied().unwrap_or(0);
+    (most * leaves.len()) as f64 / all.max(1) as f64
+}
+
 /// How busy those who serve are now, into `sample`.
 pub(crate) fn utilisation(world: &World, sample: &mut Sample) {
     let serving = world.with_role(Role::SuperNode);

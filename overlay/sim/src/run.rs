@@ -12,7 +12,7 @@ use canopy_core::placement::R;
 use crate::ballots::Ballots;
 use crate::data::Data;
 use crate::draw::Draw;
-use crate::loads::Loads;
+use crate::loads::{Loads, crowding};
 use crate::net::{Nat, session_length_us};
 use crate::report::{Report, Sample};
 use crate::scenario::{Fault, Scenario, ScenarioError, Topology};
@@ -459,11 +459,23 @@ impl<'a> Run<'a> {
             ..Report::default()
         };
         let mut figure = |name: &str, value: f64| report.figures.insert(name.to_owned(), value);
+        let milestones: [(&str, fn(&Sample) -> bool); 3] = [
+            ("first_served_s", |s| s.super_nodes > 0),
+            ("half_homed_s", |s| s.homed * 2 >= s.leaves),
+            ("homed_95_percent_s", |s| s.homed * 100 >= s.leaves * 95),
+        ];
+        for (name, reached) in milestones {
+            let at = self.samples.iter().find(|s| s.leaves > 0 && reached(s));
+            if let Some(sample) = at {
+                figure(name, sample.at_s);
+            }
+        }
         let last = self.samples.last().cloned().unwrap_or_default();
         figure("super_nodes", last.super_nodes as f64);
         figure("deputies", last.deputies as f64);
         let ratio = last.leaves as f64 / last.super_nodes.max(1) as f64;
         figure("leaves_a_super_node", ratio);
+        figure("leaves_worst_over_mean", crowding(&self.world));
         figure("role_changes", self.watch.role_changes as f64);
         figure(
             "role_losses_after_the_first_fault",

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use canopy_core::keyspace::NodeId;
 use canopy_core::node::{Event, Role};
+use canopy_proto::wire::Topology;
 
 use crate::draw::Draw;
 use crate::loads;
@@ -14,8 +15,10 @@ use crate::world::{Noticed, PeerId, World};
 /// Peers looked at closely at each sample.
 const LOOKED_AT: usize = 64;
 /// Promotions within one settling time, at most: four in flight, for an officer
-/// and two stand-ins.
+/// and two stand-ins. Or as many as served before, because an overlay that lacks
+/// more than it has doubles; twice as many, where two rounds fall into the time.
 const MAX_PROMOTIONS: usize = 12;
+const MAX_GROWTH: usize = 3;
 /// Violations that are told; a broken invariant breaks at every look.
 const MAX_TOLD: usize = 20;
 /// More peers are a crowd.
@@ -139,7 +142,10 @@ impl Watch {
         while self.promotions.front().is_some_and(|at| *at < since) {
             self.promotions.pop_front();
         }
-        if self.promotions.len() > MAX_PROMOTIONS && !self.founding {
+        let serve = self.roles.values().filter(|role| serves(**role)).count();
+        let before = serve.saturating_sub(self.promotions.len());
+        let most = MAX_PROMOTIONS.max(before * MAX_GROWTH);
+        if self.promotions.len() > most && !self.founding {
             let how = format!(
                 "{} peers were promoted within {} s",
                 self.promotions.len(),
@@ -237,23 +243,30 @@ impl Watch {
 }
 
 /// Whether everybody is served: enough super-nodes, a home for each leaf, and
-/// one opinion on who serves, where a leaf can know them all.
+/// one opinion on who serves, where a leaf can know them all. In a crowd somebody
+/// is always about to come or to move; there it is 999 of 1000 who have homes, and
+/// as many super-nodes as the ratio asks for where they are elected.
 pub(crate) fn all_served(world: &World, fewest: usize) -> bool {
-    let mut serving: Vec<NodeId> = Vec::new();
+    let crowd = world.peers().len() > CROWD;
+    let (mut serving, mut homeless): (Vec<NodeId>, usize) = (Vec::new(), 0);
     for peer in world.peers().iter().filter(|peer| peer.online()) {
         match peer.role {
             Role::SuperNode => serving.push(peer.node),
-            _ if peer.homes == 0 => return false,
-            _ => {}
+            _ if peer.homes == 0 && !crowd => return false,
+            _ => homeless += usize::from(peer.homes == 0),
         }
     }
     if serving.len() < fewest.max(1) {
         return false;
     }
+    if crowd {
+        let leaves = world.online().count() - serving.len();
+        let elects = world.config.topology == Topology::Elected;
+        let most = world.config.ratio * serving.len() * 12 / 10;
+        return homeless * 1000 <= leaves && (!elects || leaves <= most);
+    }
     serving.sort_unstable();
-    // In a crowd leaves hear of newcomers when they compare, and more are elected
-    // meanwhile: it is enough that they have homes.
-    let few = serving.len() <= world.config.cache && world.peers().len() <= CROWD;
+    let few = serving.len() <= world.config.cache;
     world
         .peers()
         .iter()

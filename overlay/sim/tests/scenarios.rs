@@ -178,3 +178,24 @@ fn clocks_that_are_off_and_jump_keep_nobody_from_writing() {
         held("clocks", seed);
     }
 }
+
+/// From nothing, a crowd comes to the ratio in a few rounds that each double it,
+/// and its leaves come to those who were elected last: nobody keeps what the
+/// founders once had.
+#[test]
+fn a_crowd_grows_to_the_ratio_and_spreads_over_all_who_serve() {
+    let mut scenario = Scenario::find("steady").expect("a built-in scenario");
+    scenario.users = None;
+    scenario.preset = canopy_core::preset::Preset::Lan;
+    scenario.uptime_s = Some(5);
+    scenario.ratio = 16;
+    scenario.leaves = 520;
+    scenario.lasts_s = 20;
+    scenario.expect.served_within_s = 400;
+    let report = run(&scenario, 1, &Options::default(), &mut |_, _| ());
+    let report = report.expect("a scenario that can be run");
+    assert!(report.passed(), "{report}");
+    let ratio = report.figures["leaves_a_super_node"];
+    assert!((12.8..=19.2).contains(&ratio), "{report}");
+    assert!(report.figures["leaves_worst_over_mean"] < 3.0, "{report}");
+}

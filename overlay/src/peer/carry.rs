@@ -56,6 +56,12 @@ impl Carrier {
                 addrs,
                 message,
             } => self.send(node, addrs, *message),
+            Output::Disconnect { node } => {
+                let session = self.inner.fabric.session(&node);
+                if let Some(session) = session.filter(|session| session.in_flight() == 0) {
+                    session.close("no longer needed");
+                }
+            }
             Output::DialBack { token, node, addr } => self.dial_back(token, node, addr),
             Output::Measure {
                 token,

@@ -67,12 +67,17 @@ pub struct LawConfig {
     /// ...and the share of those who serve that may change in a large one, so
     /// that it grows in step with what it has.
     pub in_flight_milli: u64,
+    /// The same share where growth is [urgent](is_urgent): an overlay that lacks
+    /// more than it has doubles, so that it is complete after as many rounds as
+    /// the logarithm of what it needs.
+    pub urgent_milli: u64,
 }
 
 impl Default for LawConfig {
     /// The given numbers: 40 leaves a super-node within 20 %, grow above 0.60,
     /// survive at 0.90, shrink below 0.25, never fewer than R, four changes at
-    /// a time, or a quarter of those who serve.
+    /// a time, or a quarter of those who serve, or as many as serve where twice
+    /// as many have to.
     fn default() -> Self {
         Self {
             ratio: 40,
@@ -83,6 +88,7 @@ impl Default for LawConfig {
             fewest: placement::R,
             max_in_flight: 4,
             in_flight_milli: 250,
+            urgent_milli: 1000,
         }
     }
 }
@@ -141,7 +147,11 @@ pub enum Need {
 /// What the overlay needs. Only as many as there are candidates, and room
 /// under [`LawConfig::max_in_flight`].
 pub fn need(overview: &Overview, config: &LawConfig) -> Need {
-    let share = overview.super_nodes.len() as u64 * config.in_flight_milli / 1000;
+    let milli = match is_urgent(overview, config) {
+        true => config.urgent_milli,
+        false => config.in_flight_milli,
+    };
+    let share = overview.super_nodes.len() as u64 * milli / 1000;
     let most = config.max_in_flight.max(share as usize);
     let room = most.saturating_sub(overview.in_flight);
     if room == 0 {
@@ -384,7 +394,7 @@ mod tests {
 
     #[test]
     fn growth_stops_at_candidates_and_at_changes_in_flight() {
-        let mut o = overview(10, 1000, 4_000);
+        let mut o = overview(10, 1000, 400);
         assert!(matches!(ask(&o), Need::Grow { count: 4, .. }));
         o.in_flight = 3;
         assert!(matches!(ask(&o), Need::Grow { count: 1, .. }));
@@ -393,8 +403,18 @@ mod tests {
         o.in_flight = 0;
         o.candidates = 0;
         assert_eq!(ask(&o), Need::Hold);
-        let large = overview(100, 1000, 40_000);
+        let large = overview(100, 900, 4_000);
         assert!(matches!(ask(&large), Need::Grow { count: 25, .. }));
+    }
+
+    #[test]
+    fn an_overlay_that_lacks_more_than_it_has_doubles() {
+        let mut o = overview(12, 500, 40_000);
+        assert_eq!(ask(&o), grow(12, Reason::Ratio));
+        o.in_flight = 5;
+        assert_eq!(ask(&o), grow(7, Reason::Ratio));
+        // The last step is an ordinary one.
+        assert_eq!(ask(&overview(20, 500, 1_200)), grow(5, Reason::Ratio));
     }
 
     #[test]

@@ -28,6 +28,9 @@ const MAX_REACHED: usize = 16;
 const DIAL_BACKS: usize = 3;
 /// Rounds of asking at the usual pace; after these, each waits longer.
 const PATIENT_TRIES: u32 = 20;
+/// Whom so many could not dial, one after the other, nobody can: it asks at the
+/// slowest pace from then on, whomever else it meets.
+const NOT_REACHED: u32 = 16;
 /// Networks of other peers that are counted: more than any criterion asks for.
 const KNOWN_NETWORKS: usize = 8;
 /// Dial-backs under way at once.
@@ -43,6 +46,10 @@ pub(super) struct State {
     /// Rounds of asking since dial-backs were last at hand: the next one waits
     /// the longer, because most who are not reached never will be.
     tries: u32,
+    /// Dial-backs that failed since one last did not.
+    failed: u32,
+    /// Whom nobody reaches asks again then.
+    ask_at: Time,
     clock: Vec<i64>,
     observed: Vec<SocketAddr>,
     last: Option<wire::Candidacy>,
@@ -60,6 +67,8 @@ impl State {
             pending: BTreeMap::new(),
             asked: BTreeSet::new(),
             tries: 0,
+            failed: 0,
+            ask_at: Time(0),
             clock: Vec::new(),
             observed: Vec::new(),
             last: None,
@@ -90,7 +99,9 @@ impl State {
 
     /// Somebody else may dial back.
     pub(super) fn linked(&mut self) {
-        self.tries = 0;
+        if self.failed < NOT_REACHED {
+            self.tries = 0;
+        }
     }
 
     /// A session ended: who it was with may be asked anew.
@@ -188,7 +199,9 @@ impl Core {
         // Renewed at half time, so that a candidate does not lapse in between.
         let recent = |(_, at): &&(String, Time)| now.at.since(*at) < fresh / 2;
         let lacking = self.candidacy.reached_from.values().filter(recent).count() < DIAL_BACKS;
-        if stands && lacking {
+        let reachable = self.candidacy.failed < NOT_REACHED;
+        let due = reachable || now.at >= self.candidacy.ask_at;
+        if stands && lacking && due {
             self.ask_dial_back(now);
         }
         self.tell_standing(now);
@@ -204,8 +217,12 @@ impl Core {
             .into_iter()
             .filter(|left| !left.is_zero())
             .min();
+        let slower = match reachable {
+            true => self.candidacy.tries.saturating_sub(PATIENT_TRIES).min(5),
+            false => 5,
+        };
         let wait = match stands && lacking {
-            true => interval * (1 << self.candidacy.tries.saturating_sub(PATIENT_TRIES).min(5)),
+            true => interval * (1 << slower),
             false => (fresh / 4).min(soonest.unwrap_or(fresh)).max(interval),
         };
         self.candidacy.tries = if lacking {
@@ -213,8 +230,12 @@ impl Core {
         } else {
             0
         };
-        let wait = self.jitter(wait);
-        self.timers.set(Timer::Candidacy, now.at + wait);
+        let at = match due {
+            true => now.at + self.jitter(wait),
+            false => self.candidacy.ask_at,
+        };
+        self.candidacy.ask_at = at;
+        self.timers.set(Timer::Candidacy, at);
     }
 
     fn ask_dial_back(&mut self, now: Now) {
@@ -334,6 +355,10 @@ impl Core {
             return;
         }
         self.candidacy.pending.remove(&result.token);
+        self.candidacy.failed = match result.reached {
+            true => 0,
+            false => self.candidacy.failed.saturating_add(1),
+        };
         let addr = self
             .links
             .get(&from)
@@ -369,6 +394,7 @@ impl Core {
         self.outputs
             .push_back(Output::Contact(self.contact.clone()));
         self.candidacy.reached_from.clear();
+        self.candidacy.failed = 0;
         self.roster_contact(self.contact.clone());
         if self.host.is_some() {
             let own = self.node_id();

@@ -5,19 +5,22 @@ use std::collections::BTreeMap;
 
 use canopy_proto::wire::{self, core_message::Kind};
 
-use super::roster::named_in;
+use super::roster::{is_deputys, named_in};
 use super::timers::Timer;
-use super::{Core, Event, Role};
-use crate::keyspace::NodeId;
+use super::{Core, Event, Output, Role};
+use crate::keyspace::{NodeId, keys};
 use crate::time::{Now, Time};
 
 /// Homes of a leaf.
-const HOMES: usize = 2;
+pub(super) const HOMES: usize = 2;
 
 /// A leaf compares its roster with its first home's after this many times the
 /// jitter of attaching: news that missed it, and super-nodes that it believes
 /// dead and are not.
 const COMPARE: u32 = 15;
+/// Whoever knows so many super-nodes is in a large overlay: there those by whom
+/// everybody joins would fill up with sessions that serve for nothing else.
+const LARGE: usize = 24;
 /// Super-nodes kept away from at once.
 const MAX_AVOIDED: usize = 64;
 /// Candidates that one home has vouched for.
@@ -40,6 +43,8 @@ enum Attempt {
 pub(super) struct State {
     slots: [Option<NodeId>; HOMES],
     attempts: [Option<Attempt>; HOMES],
+    /// Whom a home named in its place.
+    offered: [Option<NodeId>; HOMES],
     /// Super-nodes that refused or failed us; not before this time.
     avoid: BTreeMap<NodeId, Time>,
     /// When the roster was last compared with a home's.
@@ -53,6 +58,11 @@ impl State {
     /// The homes, first slot first.
     pub(super) fn nodes(&self) -> Vec<NodeId> {
         self.slots.iter().flatten().copied().collect()
+    }
+
+    /// From now on `node` is tried first for this slot.
+    pub(super) fn offer(&mut self, slot: usize, node: NodeId) {
+        self.offered[slot] = Some(node);
     }
 
     #[cfg(test)]
@@ -109,15 +119,35 @@ impl Core {
             let digest = self.digest(true);
             self.send(home, digest);
         }
+        self.leave_those_joined_by();
         if self.homes.slots.iter().any(Option::is_none) {
             let soon = self.jitter(self.config.timing.home.attach_jitter);
             self.timers.at_latest(Timer::Homes, now.at + soon);
         }
     }
 
+    /// Ends the sessions to those whom this peer was told to join by, once it has
+    /// its homes.
+    fn leave_those_joined_by(&mut self) {
+        let homes = self.homes.nodes();
+        if homes.len() < HOMES || self.placement.len() < LARGE {
+            return;
+        }
+        let joined_by = self.links.iter();
+        let joined_by =
+            joined_by.filter(|(node, link)| link.named && !link.inbound && !homes.contains(node));
+        let nodes = joined_by.map(|(node, _)| Output::Disconnect { node: *node });
+        self.outputs.extend(nodes);
+    }
+
     fn fill(&mut self, now: Now, slot: usize) {
         match self.homes.attempts[slot].take() {
-            None => self.probe(now, slot),
+            None => match self.homes.offered[slot].take() {
+                Some(node) if self.roster.serves(&node) && !self.homes.engaged(&node) => {
+                    self.attach(now, slot, node);
+                }
+                _ => self.probe(now, slot),
+            },
             Some(Attempt::Probing {
                 answered, until, ..
             }) if until <= now.at && !answered.is_empty() => {
@@ -171,6 +201,10 @@ impl Core {
         let Some((node, _)) = answered.into_iter().min_by_key(|(_, cost)| *cost) else {
             return;
         };
+        self.attach(now, slot, node);
+    }
+
+    fn attach(&mut self, now: Now, slot: usize, node: NodeId) {
         let attach = wire::Attach {
             contact: Some(self.contact.signed.clone()),
             candidacy: Some(self.own_candidacy(now)),
@@ -192,9 +226,13 @@ impl Core {
             .get(&from)
             .map_or(0, |link| link.round_trip.as_micros() as u64)
             .min(u64::from(u32::MAX));
+        // As many leaves as it should have, each at two homes, is full use too.
+        let due = self.leaves_due().max(1) as u64;
+        let crowd_milli = u64::from(attached.leaves) * 1000 / due;
+        let milli = u64::from(attached.utilisation_milli).max(crowd_milli);
         // A thousandth of utilisation weighs as much as a tenth of a millisecond:
         // load decides among near ones, distance among idle ones.
-        let cost = u64::from(attached.utilisation_milli) * 100 + round_trip;
+        let cost = milli * 100 + round_trip;
         for slot in 0..HOMES {
             match &mut self.homes.attempts[slot] {
                 Some(Attempt::Probing {
@@ -262,6 +300,9 @@ impl Core {
             self.roster_changed(now);
         }
         if engaged {
+            let slot = self.homes.slots.iter().position(|home| *home == Some(from));
+            let contact = redirect.to.first().and_then(|entry| entry.contact.as_ref());
+            let to = contact.and_then(|contact| NodeId::from_slice(&contact.signer));
             self.on_roster(
                 now,
                 from,
@@ -271,7 +312,12 @@ impl Core {
                 },
             );
             self.lose_home(now, from);
-            self.timers.at_latest(Timer::Homes, now.at);
+            match (slot, to) {
+                (Some(slot), Some(to)) if !redirect.not_serving => {
+                    self.handed_over_to(now, from, slot, to);
+                }
+                _ => self.timers.at_latest(Timer::Homes, now.at),
+            }
         }
     }
 
@@ -332,9 +378,17 @@ impl Core {
             None => {}
         }
         self.homes.vouched.insert(candidate, (from, now.at));
+        // The other one is asked for this one paper; deputies have no seats.
+        let serves = self.roster.get(&candidate).is_none() && !is_deputys(mandate);
         for other in homes.into_iter().filter(|home| *home != from) {
-            let digest = self.digest(true);
-            self.send(other, digest);
+            let ask = match serves {
+                true => Kind::SeatsAsk(wire::SeatsAsk {
+                    position: keys::seat(&candidate, 0).to_bytes(),
+                    count: 1,
+                }),
+                false => self.digest(true),
+            };
+            self.send(other, ask);
         }
         false
     }

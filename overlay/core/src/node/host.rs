@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use canopy_proto::wire::{self, core_message::Kind};
 
+use super::handover::Shares;
+use super::news::Waiting;
 use super::timers::Timer;
 use super::{Core, Event, Load, Output, Role};
 use crate::contact::Contact;
@@ -45,11 +47,18 @@ pub(super) struct Lane {
 pub(super) struct State {
     pub(super) swim: Swim,
     pub(super) leaves: BTreeMap<NodeId, Hosted>,
+    /// Leaves that newcomers are due.
+    pub(super) shares: Shares,
+    /// Of whom there is news to pass on.
+    pub(super) news: Waiting,
     pub(super) load: Load,
     /// Super-nodes that have not answered the failure detector yet.
     pub(super) joining: BTreeMap<NodeId, Time>,
     /// What others reported, while this super-node is or may become officer.
     pub(super) reports: BTreeMap<NodeId, (wire::LoadReport, Time)>,
+    /// The lanes whose next term it may run, with its rank there; and the versions
+    /// of placement and roster that this follows from.
+    pub(super) turns: ((u64, u64), BTreeMap<u64, u32>),
     /// By lane: where elections stand for which it is or may become officer.
     pub(super) lanes: BTreeMap<u64, Lane>,
     /// Incumbents raced anew lately, so that one who fails is not raced at once.
@@ -86,9 +95,12 @@ impl Core {
             self.host = Some(Box::new(State {
                 swim,
                 leaves: BTreeMap::new(),
+                shares: Shares::new(),
+                news: Waiting::new(),
                 load: Load::default(),
                 joining: BTreeMap::new(),
                 reports: BTreeMap::new(),
+                turns: ((u64::MAX, u64::MAX), BTreeMap::new()),
                 lanes: BTreeMap::new(),
                 renewed: BTreeMap::new(),
                 standings: Standings::new(MAX_STANDINGS),

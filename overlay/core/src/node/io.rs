@@ -132,6 +132,11 @@ pub enum Output {
         /// What to say.
         message: Box<wire::CoreMessage>,
     },
+    /// End the session with `node`, unless something else is using it.
+    Disconnect {
+        /// The other side.
+        node: NodeId,
+    },
     /// Dial the address on a fresh connection and see whether `node` answers.
     DialBack {
         /// Comes back in [`Input::DialedBack`].

@@ -10,10 +10,10 @@ use super::Core;
 use crate::keyspace::{NodeId, keys};
 use crate::roster::Entry;
 
-/// Super-nodes of a lane, before it is split in two twice as many. Chosen: the
-/// reports of so many cost an officer what a member of a large overlay may cost
-/// anyway, 20 kB/s.
-const LANE: usize = 64;
+/// Super-nodes of a lane, before it is split in two twice as many. Chosen: an
+/// officer can measure about as many candidates in one election, so that an
+/// overlay which lacks most of what it needs can double in each.
+const LANE: usize = 16;
 /// The officer of a term, and its stand-ins.
 const OFFICERS: usize = 3;
 

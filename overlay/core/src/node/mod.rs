@@ -11,10 +11,12 @@
 //! | `homes` | which super-nodes this leaf leans on |
 //! | `muster`, `assembly` | what peers do while nobody serves |
 //! | `roster` | taking in mandates, contacts and releases |
-//! | `sync` | passing them on |
+//! | `alive` | which of those super-nodes answer |
+//! | `sync`, `news` | passing them on |
 //! | `decrees` | what the operator decreed: spread and obeyed |
 //! | `host` | leaves attached to this super-node |
 //! | `leaves` | what is known of these, for operators |
+//! | `handover` | which of them go to those who are elected later |
 //! | `annals` | what is remembered of elections, for operators |
 //! | `lanes` | who may run which election |
 //! | `returning` | when the returning officer opens an election |
@@ -26,6 +28,7 @@
 //! | `audit` | what is checked before another's paper is signed |
 //! | `merge` | meeting another assembly's super-nodes |
 
+mod alive;
 mod annals;
 mod assembly;
 mod audit;
@@ -33,6 +36,7 @@ mod called;
 mod candidacy;
 mod config;
 mod decrees;
+mod handover;
 mod homes;
 mod host;
 mod io;
@@ -43,6 +47,7 @@ mod levels;
 mod merge;
 mod moved;
 mod muster;
+mod news;
 mod papers;
 mod race;
 mod returning;
@@ -129,6 +134,9 @@ pub struct Core {
     /// A peer that dialled us and claims an address that we were told to join
     /// by, and the token of the dial that will show whether it answers there.
     claiming: Option<(u64, NodeId)>,
+    /// Entries of one message are being taken in, and whether any changed
+    /// something.
+    within: Option<bool>,
 }
 
 impl Core {
@@ -166,6 +174,7 @@ impl Core {
             assemblies: Vec::new(),
             bootstrapping: None,
             claiming: None,
+            within: None,
             config,
             identity,
         };
@@ -206,6 +215,11 @@ impl Core {
     /// Who holds which mandate, as far as this peer knows.
     pub fn roster(&self) -> &Roster {
         &self.roster
+    }
+
+    /// Leaves attached to this super-node.
+    pub fn hosted(&self) -> usize {
+        self.host.as_ref().map_or(0, |host| host.leaves.len())
     }
 
     /// The last elections that this peer ran, oldest first; the last of them may
@@ -255,6 +269,7 @@ impl Core {
                 Timer::Sync => self.sync_tick(now),
                 Timer::Merge => self.merge_tick(now),
                 Timer::Expiry => self.expiry_tick(now),
+                Timer::News => self.news_tick(),
             }
         }
         if let Some(host) = &mut self.host {
@@ -498,7 +513,7 @@ impl Core {
             super_nodes,
             capacity_bps: own.map_or(self.candidacy.measured_bps, |entry| entry.capacity_bps),
             verdict: self.verdict(now),
-            leaves: self.host.as_ref().map_or(0, |host| host.leaves.len()),
+            leaves: self.hosted(),
             assembly: self.muster.as_ref().map_or(0, |muster| muster.len()),
             term: self.roster.max_term(),
             election: self.election(),

@@ -48,20 +48,14 @@ impl Core {
             host.reports.insert(own, (report, now.at));
         }
         self.officiate(now);
+        self.hand_leaves_over();
         let wait = self.jitter(self.config.timing.election.report_interval);
         self.timers.set(Timer::Report, now.at + wait);
     }
 
     /// Looks after each lane whose next term this peer may run.
     fn officiate(&mut self, now: Now) {
-        let own = self.node_id();
-        let lanes = 0..self.lanes();
-        let turns = lanes.filter_map(|lane| {
-            let officers = self.officers(self.next_term(lane));
-            let rank = officers.iter().position(|node| *node == own)?;
-            Some((lane, rank as u32))
-        });
-        let turns: BTreeMap<u64, u32> = turns.collect();
+        let turns = self.turns();
         if let Some(host) = &mut self.host {
             host.lanes.retain(|lane, _| turns.contains_key(lane));
             for lane in turns.keys() {
@@ -75,6 +69,27 @@ impl Core {
         for (lane, rank) in turns {
             self.consider(now, lane, rank);
         }
+    }
+
+    /// The lanes whose next term this peer may run, and its rank there.
+    fn turns(&mut self) -> BTreeMap<u64, u32> {
+        let own = self.node_id();
+        let state = (self.placement.version(), self.roster.version());
+        let known = self.host.as_ref().map(|host| &host.turns);
+        if let Some((_, turns)) = known.filter(|(of, _)| *of == state) {
+            return turns.clone();
+        }
+        let lanes = 0..self.lanes();
+        let turns = lanes.filter_map(|lane| {
+            let officers = self.officers(self.next_term(lane));
+            let rank = officers.iter().position(|node| *node == own)?;
+            Some((lane, rank as u32))
+        });
+        let turns: BTreeMap<u64, u32> = turns.collect();
+        if let Some(host) = &mut self.host {
+            host.turns = (state, turns.clone());
+        }
+        turns
     }
 
     fn own_report(&self, now: Now) -> wire::LoadReport {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use canopy_proto::wire::{self, core_message::Kind};
+use canopy_proto::wire;
 use prost::Message;
 
 use super::host::GREETED;
@@ -286,12 +286,20 @@ impl Core {
                 let effects = host.swim.announce(now.at, mandate.candidate);
                 self.swim_effects(now, effects);
             }
+            if !served {
+                self.share_leaves_with(mandate.candidate);
+            }
         }
         self.roster_changed(now);
     }
 
-    /// Recomputes what follows from the roster.
+    /// Recomputes what follows from the roster; within a message of many entries,
+    /// at its end.
     pub(super) fn roster_changed(&mut self, now: Now) {
+        if let Some(changed) = &mut self.within {
+            *changed = true;
+            return;
+        }
         if self.host.is_none() {
             let keep = self.homes.nodes();
             self.roster.trim(self.config.cache, &keep);
@@ -345,6 +353,7 @@ impl Core {
         let mut dials = if crowd { 1 } else { BATCH };
         let mut news = Vec::new();
         let mut foreign = Vec::new();
+        self.within = Some(false);
         for entry in entries.entries.into_iter().take(BATCH) {
             let mut verdict = self.admit(now, &entry, false);
             if trust && verdict.as_ref().is_err_and(of_strangers) {
@@ -384,6 +393,9 @@ impl Core {
                 }
             }
         }
+        if self.within.take() == Some(true) {
+            self.roster_changed(now);
+        }
         if !foreign.is_empty() {
             if self.is_left_behind(now) {
                 self.step_down(now, "alone, while others serve");
@@ -392,7 +404,7 @@ impl Core {
         }
         for node in news {
             match self.host.is_some() {
-                true => self.spread_news(&node, from),
+                true => self.pass_on(now, node, from),
                 false => self.tell_homes(&node, from),
             }
         }
@@ -434,83 +446,6 @@ impl Core {
             candidate: named.map(|(candidate, _)| candidate),
             reason: error.to_string(),
         });
-    }
-
-    /// A home says who is dead; a leaf has no failure detector of its own.
-    fn advice(&mut self, now: Now, dead: &[Bytes]) {
-        let mut changed = false;
-        for node in dead.iter().filter_map(|bytes| NodeId::from_slice(bytes)) {
-            let served = self.roster.serves(&node) && node != self.node_id();
-            if self.host.is_none() && served && self.roster.set_down(&node, true) {
-                self.event(Event::SuperNodeDown {
-                    node,
-                    reason: "reported dead by a home",
-                });
-                changed = true;
-            }
-        }
-        if changed {
-            self.roster_changed(now);
-        }
-    }
-
-    pub(super) fn member_up(&mut self, now: Now, node: NodeId) {
-        if let Some(host) = &mut self.host {
-            host.joining.remove(&node);
-        }
-        if self.roster.set_down(&node, false) && self.roster.serves(&node) {
-            if let Some(entry) = self.roster.get(&node) {
-                let (capacity_bps, seats, term) = (entry.capacity_bps, entry.seats, entry.term);
-                self.event(Event::SuperNodeUp {
-                    node,
-                    capacity_bps,
-                    seats,
-                    term,
-                });
-            }
-            self.roster_changed(now);
-            self.spread_node(&node);
-        }
-    }
-
-    pub(super) fn member_down(&mut self, now: Now, node: NodeId) {
-        let served = self.roster.serves(&node);
-        if !self.roster.set_down(&node, true) || !served {
-            return;
-        }
-        self.event(Event::SuperNodeDown {
-            node,
-            reason: "stopped answering",
-        });
-        self.roster_changed(now);
-        let Some(host) = &mut self.host else { return };
-        host.reports.remove(&node);
-        let leaves: Vec<NodeId> = host.leaves.keys().copied().collect();
-        let homeless: Vec<NodeId> = host
-            .leaves
-            .iter()
-            .filter(|(_, l)| l.other_home == Some(node))
-            .map(|(id, _)| *id)
-            .collect();
-        for leaf in homeless {
-            self.send(
-                leaf,
-                Kind::HomeLost(wire::HomeLost {
-                    node_id: node.to_bytes(),
-                }),
-            );
-        }
-        for leaf in leaves {
-            let dead = vec![node.to_bytes()];
-            self.send(
-                leaf,
-                Kind::Roster(wire::RosterEntries {
-                    entries: Vec::new(),
-                    dead,
-                }),
-            );
-        }
-        self.timers.at_latest(Timer::Report, now.at);
     }
 
     pub(super) fn expiry_tick(&mut self, now: Now) {
@@ -590,4 +525,9 @@ fn of_strangers(error: &MandateError) -> bool {
 pub(super) fn named_in(mandate: &wire::SignedMandate) -> Option<(NodeId, u64)> {
     let body = wire::Mandate::decode(mandate.body.clone()).ok()?;
     Some((NodeId::from_slice(&body.candidate)?, body.term))
+}
+
+/// Whether a mandate is held in reserve; nothing of it is checked.
+pub(super) fn is_deputys(mandate: &wire::SignedMandate) -> bool {
+    wire::Mandate::decode(mandate.body.clone()).is_ok_and(|body| body.deputy)
 }

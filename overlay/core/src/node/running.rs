@@ -22,8 +22,10 @@ use crate::election::tally::DISCOUNT_PERMILLE;
 use crate::keyspace::{Key, NodeId};
 use crate::time::{Now, Time};
 
-/// Races of one election at most.
-const MAX_RACES: usize = 16;
+/// Races of one election at most, and of those at once: what an officer's line
+/// carries of summonses and ballots.
+const MAX_RACES: usize = 32;
+const RACES_AT_ONCE: usize = 16;
 /// Leaves for each race that is under way: four juries' worth.
 const ELECTORS_A_RACE: usize = 4 * K;
 /// A candidate that scores less than one part in this many of its claim does
@@ -261,7 +263,7 @@ impl Core {
     fn races_at_once(&self) -> usize {
         let reports = self.host.iter().flat_map(|host| host.reports.values());
         let leaves: usize = reports.map(|(report, _)| report.leaves as usize).sum();
-        (leaves / ELECTORS_A_RACE).clamp(1, MAX_RACES)
+        (leaves / ELECTORS_A_RACE).clamp(1, RACES_AT_ONCE)
     }
 
     /// Of a founding: has the assembly sign for who has just kept its claim,

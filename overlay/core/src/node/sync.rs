@@ -1,7 +1,7 @@
 //! Keeping rosters equal: by rumour (to a few, at once) and by comparing
 //! digests from time to time. Only what this peer verified itself is passed on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use canopy_proto::wire::{self, core_message::Kind};
@@ -18,8 +18,12 @@ use crate::time::Now;
 const FAN_OUT: usize = 8;
 /// ...and where they are so many that 94 of 100 hear of it all the same, and the
 /// others when they compare. Kermarrec 2003: 1 - e^-f of all.
-const MANY: usize = 64;
+pub(super) const MANY: usize = 64;
 const FAN_OUT_AMONG_MANY: usize = 3;
+/// Of so many a leaf is told when it compares; others it learns of by asking for
+/// what they own. It keeps each that it was told of up to date at every
+/// comparison, so that more would cost it more than 20 bytes a second.
+const FILLED: usize = 32;
 /// Entries in one message.
 pub(super) const BATCH: usize = 12;
 /// Super-nodes that a leaf refers a newcomer to.
@@ -144,7 +148,7 @@ impl Core {
             Some(host) if host.leaves.len() <= MAX_TOLD_LEAVES => host.leaves.keys(),
             _ => return,
         };
-        if self.placement.len() > self.config.cache {
+        if entries.is_empty() || self.placement.len() > MANY.min(self.config.cache) {
             return;
         }
         let told: Vec<NodeId> = told.copied().filter(|leaf| Some(*leaf) != except).collect();
@@ -259,32 +263,22 @@ impl Core {
         // A leaf has no use for the dead (but for who must not come back), nor for more than it may keep.
         let peer = self.roster.get(&from).is_some_and(Entry::in_office);
         let most = if peer { MAX_KEYS } else { self.config.cache };
-        let mut missing: Vec<&Entry> = self
-            .roster
-            .entries()
+        let filled = self.config.cache.min(FILLED);
+        let few = !peer && self.roster.len() > self.config.cache.min(MANY);
+        let missing = match few {
+            true => self.missing_of_few(&from, &theirs.keys, filled),
+            false => self.roster.entries().collect(),
+        };
+        let missing = missing
+            .into_iter()
             .filter(|entry| entry.mandate().is_some() && !has(entry))
-            .filter(|entry| peer || !entry.down || entry.release.is_some())
-            .collect();
-        if !peer && self.roster.len() > self.config.cache {
-            // There is room for a few only: for those whom it asks anyway.
-            let near = Key(from.0);
-            missing
-                .retain(|entry| entry.release.is_none() || held.contains_key(&entry.node().0[..]));
-            missing.sort_by_cached_key(|entry| {
-                let known = held.contains_key(&entry.node().0[..]);
-                (!known, near.distance(&Key(entry.node().0)))
-            });
-            let room = self.config.cache.saturating_sub(held.len());
-            let known = |entry: &&&Entry| held.contains_key(&entry.node().0[..]);
-            let known = missing.iter().take_while(known).count();
-            missing.truncate(known + room);
-        }
+            .filter(|entry| peer || !entry.down || entry.release.is_some());
         // Its own mandate it has to be able to show.
         let form = |entry: &Entry| match theirs.leaf && entry.node() != from {
             true => entry.brief(),
             false => entry.to_wire(),
         };
-        let missing: Vec<wire::RosterEntry> = missing.into_iter().take(most).map(form).collect();
+        let missing: Vec<wire::RosterEntry> = missing.take(most).map(form).collect();
         // A leaf may not know those who signed a release, and its home may never
         // have known the one released: it hears that such serve no more.
         let gone = |key: &&wire::RosterKey| {
@@ -334,6 +328,25 @@ impl Core {
                 self.muster_with(now, from);
             }
         }
+    }
+
+    /// What a leaf hears of in a large overlay: those that it knows, and up to
+    /// `filled` of those who serve and come next after its own key.
+    fn missing_of_few(
+        &self,
+        leaf: &NodeId,
+        keys: &[wire::RosterKey],
+        filled: usize,
+    ) -> Vec<&Entry> {
+        let held: BTreeSet<NodeId> = keys
+            .iter()
+            .filter_map(|key| NodeId::from_slice(&key.node_id))
+            .collect();
+        let room = filled.saturating_sub(held.len());
+        let next = self.roster.after(leaf).filter(|entry| entry.serves());
+        let next = next.filter(|entry| !held.contains(&entry.node()));
+        let known = held.iter().filter_map(|node| self.roster.get(node));
+        known.chain(next.take(room)).collect()
     }
 
     /// A leaf keeps no papers: it tells a newcomer, or a peer from elsewhere,

@@ -15,9 +15,10 @@ pub(super) enum Timer {
     Sync,
     Merge,
     Expiry,
+    News,
 }
 
-const ALL: [Timer; 10] = [
+const ALL: [Timer; 11] = [
     Timer::Bootstrap,
     Timer::Muster,
     Timer::Homes,
@@ -28,6 +29,7 @@ const ALL: [Timer; 10] = [
     Timer::Sync,
     Timer::Merge,
     Timer::Expiry,
+    Timer::News,
 ];
 
 /// A fixed set of deadlines; a timer that is off costs nothing.

@@ -454,6 +454,13 @@ impl World {
                     },
                 );
             }
+            Output::Disconnect { node: other } => {
+                if self.sessions.remove(&pair(node, other)) {
+                    let wait = Duration::from_millis(3);
+                    self.later(wait, Coming::Input(node, Input::SessionDown(other)));
+                    self.later(wait, Coming::Input(other, Input::SessionDown(node)));
+                }
+            }
             Output::Permit { voters, lasts, .. } => {
                 let until = self.now_us + lasts.as_micros() as u64;
                 if let Some(peer) = self.peers.get_mut(&node) {

@@ -94,6 +94,11 @@ impl Shared {
         lock(&self.waiting).1.get(&call)?.trail.clone()
     }
 
+    pub(super) fn waits(&self, from: PeerId, to: &NodeId) -> bool {
+        let waiting = lock(&self.waiting);
+        waiting.1.values().any(|w| w.from == from && w.to == *to)
+    }
+
     pub(super) fn unreachable(&self, which: impl Fn(u64, PeerId, &NodeId) -> bool) {
         let mut waiting = lock(&self.waiting);
         let gone = waiting.1.iter();

@@ -288,6 +288,11 @@ impl Data {
         self.shared.unreachable(|number, _, _| number == call);
     }
 
+    /// Whether `from` waits for an answer of `to`.
+    pub(crate) fn waits(&self, from: PeerId, to: &NodeId) -> bool {
+        self.shared.waits(from, to)
+    }
+
     /// A session ended: what waits for an answer over it will get none.
     pub(crate) fn lost(&self, from: PeerId, to: &NodeId) {
         self.shared

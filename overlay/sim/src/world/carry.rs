@@ -64,6 +64,14 @@ impl World {
                     self.post(id, to, message);
                 }
             }
+            Output::Disconnect { node } => {
+                let other = self.find(&node);
+                let used = self.data.as_ref().is_some_and(|data| data.waits(id, &node));
+                if let Some(other) = other.filter(|_| !used) {
+                    let after = self.one_way(id, other);
+                    self.break_session(id, other, after);
+                }
+            }
             Output::DialBack { token, node, addr } => self.dial_back(id, token, node, addr),
             Output::Measure {
                 token,
