@@ -26,6 +26,10 @@ impl Doors {
             "  {BOLD}dashboard{BOLD:#} of the overlay, by {name}: http://{addr}/"
         ));
         show.line(format!("  metrics of {name}: http://{addr}/metrics"));
+        show.line(format!(
+            "  on a terminal: supernode top --control {}",
+            mate.control
+        ));
         self.0 = Some((mate.id(), serving));
     }
 

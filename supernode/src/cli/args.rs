@@ -59,6 +59,8 @@ pub(super) enum Command {
     Policy(PolicyArgs),
     /// Shows the overlay in one page: who serves, how busy, how evenly
     Status(StatusArgs),
+    /// Shows the overlay live on the terminal
+    Top(TopArgs),
     /// Lists super-nodes and deputies
     Members(MembersArgs),
     /// Lists the last elections that super-nodes remember
@@ -223,6 +225,15 @@ pub(super) struct StatusArgs {
     pub(super) ask: AskArgs,
     #[command(flatten)]
     pub(super) watch: WatchFlag,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct TopArgs {
+    #[command(flatten)]
+    pub(super) ask: AskArgs,
+    /// Milliseconds between two looks
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(500..=60_000))]
+    pub(super) interval: u32,
 }
 
 #[derive(Args, Debug)]
@@ -464,6 +475,7 @@ mod tests {
             &["supernode", "locate"],
             &["supernode", "locate", "--term", "a", "--node", "b"],
             &["supernode", "explain"],
+            &["supernode", "top", "--interval", "499"],
             &["supernode", "members", "--sort", "size"],
             &["supernode", "members", "--watch=0"],
             &["supernode", "shards", "--limit", "257"],

@@ -11,6 +11,7 @@
 //! | `run`, `office` | `supernode run`, and the designation it holds |
 //! | `operator` | `supernode operator-key` and `supernode designate` |
 //! | `control` | commands that ask a running host's control plane |
+//! | `top` | the overlay on a terminal, live |
 
 mod args;
 mod control;
@@ -24,6 +25,7 @@ pub mod output;
 pub mod program;
 mod run;
 pub mod table;
+mod top;
 mod view_args;
 
 use std::process::ExitCode;
@@ -50,6 +52,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Decrees(args) => control::decrees(args).await,
         Command::Policy(args) => control::policy(args).await,
         Command::Status(args) => control::status(args).await,
+        Command::Top(args) => top::top(args).await,
         Command::Members(args) => control::members(args).await,
         Command::Elections(args) => control::elections(args).await,
         Command::Explain(args) => control::explain(args).await,

@@ -85,6 +85,8 @@ fn a_host_that_runs_here_is_found_and_asked() {
         "supernode run",
     );
     fails(home.path(), &["status"], 3, "supernode run");
+    // A pipe is no screen.
+    fails(home.path(), &["top", "--data-dir", "data"], 2, "terminal");
 }
 
 #[test]

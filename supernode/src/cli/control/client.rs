@@ -23,11 +23,11 @@ const CONNECT: Duration = Duration::from_secs(5);
 const MAX_FILE: u64 = 256 * 1024;
 
 /// A control plane, and the token that it is shown.
-pub(super) type Client = ControlClient<InterceptedService<Channel, Bearer>>;
+pub(in crate::cli) type Client = ControlClient<InterceptedService<Channel, Bearer>>;
 
 /// Shows a token, if there is one.
 #[derive(Clone)]
-pub(super) struct Bearer(Option<MetadataValue<Ascii>>);
+pub(in crate::cli) struct Bearer(Option<MetadataValue<Ascii>>);
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -117,7 +117,7 @@ fn read(path: &Path) -> Result<String, Failure> {
 }
 
 /// `--control` first, else the host of the data directory.
-pub(super) async fn connect(args: &AskArgs) -> Result<Client, Failure> {
+pub(in crate::cli) async fn connect(args: &AskArgs) -> Result<Client, Failure> {
     let means = Means::of(args)?;
     if let Some(addr) = &args.control {
         let local = addr.parse::<SocketAddr>();

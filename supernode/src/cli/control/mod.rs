@@ -17,10 +17,11 @@ mod heat;
 mod places;
 mod plan;
 mod repeat;
-mod show;
+pub(super) mod show;
 mod tell;
 mod views;
 
+pub(super) use client::{Client, connect};
 pub(super) use decree::{ban, decrees, designate, policy, unban, undesignate};
 pub(super) use plan::{apply, plan};
 

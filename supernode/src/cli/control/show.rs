@@ -17,7 +17,7 @@ const DOMAINS: usize = 8;
 const MISSING: usize = 8;
 
 /// Thousandths as per cent.
-pub(super) fn per_cent(milli: impl Into<u64>) -> String {
+pub(in crate::cli) fn per_cent(milli: impl Into<u64>) -> String {
     let milli = milli.into();
     match milli {
         0..100 => format!("{:.1} %", milli as f64 / 10.0),
@@ -26,7 +26,7 @@ pub(super) fn per_cent(milli: impl Into<u64>) -> String {
 }
 
 /// A number a second, short.
-pub(super) fn number(of: f64) -> String {
+pub(in crate::cli) fn number(of: f64) -> String {
     match of {
         n if n < 10.0 => format!("{n:.1}"),
         n if n < 10_000.0 => format!("{n:.0}"),
@@ -35,7 +35,7 @@ pub(super) fn number(of: f64) -> String {
     }
 }
 
-pub(super) fn rate(bps: f64) -> String {
+pub(in crate::cli) fn rate(bps: f64) -> String {
     Bandwidth(bps.clamp(0.0, 1e15) as u64).to_string()
 }
 
