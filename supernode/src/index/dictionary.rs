@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-/// Shards of the dictionary, by first character: a prefix lies within one.
-const SHARDS: usize = 64;
+/// Stripes of the dictionary, by first character: a prefix lies within one.
+const STRIPES: usize = 64;
 /// A tail this long, and a fourth of the sealed part, is sealed.
 const MIN_SEAL: usize = 256;
 
@@ -63,36 +63,36 @@ fn as_str(bound: &Bound<Box<str>>) -> Bound<&str> {
     }
 }
 
-/// All terms, sorted within their shard.
+/// All terms, sorted within their stripe.
 #[derive(Debug)]
 pub(super) struct Dictionary(Vec<RwLock<BTreeMap<Box<str>, Postings>>>);
 
 impl Default for Dictionary {
     fn default() -> Self {
-        Self((0..SHARDS).map(|_| RwLock::default()).collect())
+        Self((0..STRIPES).map(|_| RwLock::default()).collect())
     }
 }
 
 impl Dictionary {
-    fn shard(&self, term: &str) -> &RwLock<BTreeMap<Box<str>, Postings>> {
+    fn stripe(&self, term: &str) -> &RwLock<BTreeMap<Box<str>, Postings>> {
         let first = term.chars().next().map_or(0, u32::from);
-        &self.0[first as usize % SHARDS]
+        &self.0[first as usize % STRIPES]
     }
 
     /// Appends a posting; postings of one term must come in ascending order.
     pub(super) fn push(&self, term: &str, posting: u32) {
-        let mut shard = self.shard(term).write();
-        match shard.get_mut(term) {
+        let mut stripe = self.stripe(term).write();
+        match stripe.get_mut(term) {
             Some(postings) => postings.push(posting),
             None => {
-                shard.insert(term.into(), Postings::from_sorted(vec![posting]));
+                stripe.insert(term.into(), Postings::from_sorted(vec![posting]));
             }
         }
     }
 
     /// The items of `term`.
     pub(super) fn get(&self, term: &str) -> Postings {
-        self.shard(term)
+        self.stripe(term)
             .read()
             .get(term)
             .cloned()
@@ -101,14 +101,14 @@ impl Dictionary {
 
     /// How many items `term` has, removed ones included.
     pub(super) fn count(&self, term: &str) -> usize {
-        self.shard(term).read().get(term).map_or(0, Postings::len)
+        self.stripe(term).read().get(term).map_or(0, Postings::len)
     }
 
     /// The items of the first `limit` terms that begin with `prefix`.
     pub(super) fn begins(&self, prefix: &str, limit: usize) -> Vec<Postings> {
-        let shard = self.shard(prefix).read();
+        let stripe = self.stripe(prefix).read();
         let from = (Bound::Included(prefix), Bound::Unbounded);
-        shard
+        stripe
             .range::<str, _>(from)
             .take_while(|(term, _)| term.starts_with(prefix))
             .take(limit)
@@ -119,12 +119,12 @@ impl Dictionary {
     /// Shows every term to `see`, those of one beginning one after the other;
     /// takes a lock for `at_once` terms at a time.
     pub(super) fn scan(&self, at_once: usize, mut see: impl FnMut(&str, &Postings)) {
-        for shard in &self.0 {
+        for stripe in &self.0 {
             let mut from = Bound::Unbounded;
             loop {
                 let some: Vec<(Box<str>, Postings)> = {
-                    let shard = shard.read();
-                    let range = shard.range::<str, _>((as_str(&from), Bound::Unbounded));
+                    let stripe = stripe.read();
+                    let range = stripe.range::<str, _>((as_str(&from), Bound::Unbounded));
                     let some = range.take(at_once);
                     some.map(|(term, postings)| (term.clone(), postings.clone()))
                         .collect()
@@ -142,9 +142,9 @@ impl Dictionary {
 
     /// Drops the postings of items that are gone.
     pub(super) fn compact(&self, alive: impl Fn(u32) -> bool) {
-        for shard in &self.0 {
-            let mut shard = shard.write();
-            shard.retain(|_, postings| {
+        for stripe in &self.0 {
+            let mut stripe = stripe.write();
+            stripe.retain(|_, postings| {
                 if postings.iter().any(|posting| !alive(posting >> 1)) {
                     let kept = postings.iter().filter(|posting| alive(posting >> 1));
                     *postings = Postings::from_sorted(kept.collect());

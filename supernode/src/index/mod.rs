@@ -6,7 +6,7 @@
 //! whatever the order of arrival. A removal is a record too: it stays, hidden,
 //! until it expires. What has expired is never served.
 //!
-//! Reads take the lock of one of many shards, never a lock of the whole.
+//! Reads take the lock of one of many stripes, never a lock of the whole.
 
 mod cursor;
 mod dictionary;
@@ -37,7 +37,7 @@ use docs::Items;
 use mailbox::Mailboxes;
 use pending::Pending;
 use quota::Quotas;
-use table::{Entry, Kind, SHARDS, Shard};
+use table::{Entry, Kind, STRIPES, Stripe};
 
 pub use limits::Limits;
 pub use outcome::{Outcome, Refused, Version};
@@ -70,7 +70,7 @@ pub struct Held {
 pub struct Index {
     store: Store,
     limits: Limits,
-    shards: Vec<RwLock<Shard>>,
+    stripes: Vec<RwLock<Stripe>>,
     providers: Vec<RwLock<table::Providers>>,
     mailboxes: Mailboxes,
     quotas: Quotas,
@@ -114,8 +114,8 @@ impl Index {
         Self {
             store,
             limits,
-            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            providers: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            stripes: (0..STRIPES).map(|_| RwLock::default()).collect(),
+            providers: (0..STRIPES).map(|_| RwLock::default()).collect(),
             mailboxes: Mailboxes::default(),
             quotas: Quotas::default(),
             items: Items::default(),
@@ -164,8 +164,8 @@ impl Index {
         if outcome::removes_shared(&record) {
             return Outcome::Refused(Refused::SharedRemoval);
         }
-        let mut shard = self.shards[table::shard_of(&id)].write();
-        if let Some(held) = shard.get(&id).filter(|held| held.expires_ms > now_ms) {
+        let mut stripe = self.stripes[table::stripe_of(&id)].write();
+        if let Some(held) = stripe.get(&id).filter(|held| held.expires_ms > now_ms) {
             if version < held.version {
                 return Outcome::Superseded(held.version.sequence);
             }
@@ -179,7 +179,7 @@ impl Index {
                 return Outcome::AlreadyHave;
             }
         }
-        match self.admit(&mut shard, id, record, false, &self.limits) {
+        match self.admit(&mut stripe, id, record, false, &self.limits) {
             Ok((bytes, durable)) => {
                 pending.push(id, bytes, durable);
                 Outcome::Stored
@@ -191,17 +191,17 @@ impl Index {
     /// Takes a record in, replacing what is there; touches memory only.
     fn admit(
         &self,
-        shard: &mut Shard,
+        stripe: &mut Stripe,
         id: Key,
         record: Record,
         durable: bool,
         limits: &Limits,
     ) -> Result<(Bytes, Arc<AtomicBool>), Refused> {
         let bytes = Bytes::from(record.signed.encode_to_vec());
-        let old = shard.get(&id);
+        let old = stripe.get(&id);
         let provider = provider_key(&record).filter(|_| !record.body.removed);
         if let (Some(key), false) = (provider, old.is_some_and(Entry::is_provider)) {
-            let providers = self.providers[table::shard_of(&key)].read();
+            let providers = self.providers[table::stripe_of(&key)].read();
             if providers.count(&key) >= limits.providers_per_key {
                 return Err(Refused::ProvidersFull);
             }
@@ -245,18 +245,18 @@ impl Index {
         }
         let entry = Entry::new(&record, bytes.len(), kind, durable);
         let flag = entry.durable();
-        shard.insert(id, entry, record.signed, self.limits.cache_bytes / SHARDS);
+        stripe.insert(id, entry, record.signed, self.limits.cache_bytes / STRIPES);
         Ok((bytes, flag))
     }
 
     fn move_provider(&self, id: Key, from: Option<Key>, to: Option<Key>) {
         if let Some(key) = from {
-            self.providers[table::shard_of(&key)]
+            self.providers[table::stripe_of(&key)]
                 .write()
                 .remove(&key, &id);
         }
         if let Some(key) = to {
-            self.providers[table::shard_of(&key)]
+            self.providers[table::stripe_of(&key)]
                 .write()
                 .insert(key, id);
         }
@@ -274,9 +274,9 @@ impl Index {
         if record.expires_ms() <= now_ms {
             return false;
         }
-        let mut shard = self.shards[table::shard_of(&id)].write();
+        let mut stripe = self.stripes[table::stripe_of(&id)].write();
         // It was acknowledged: no limit of today takes it away.
-        self.admit(&mut shard, id, record, true, &Limits::NONE)
+        self.admit(&mut stripe, id, record, true, &Limits::NONE)
             .is_ok()
     }
 
@@ -286,7 +286,9 @@ impl Index {
         if let Some(found) = self.one(key, now_ms, removed) {
             return vec![found];
         }
-        let ids = self.providers[table::shard_of(key)].read().list(key, limit);
+        let ids = self.providers[table::stripe_of(key)]
+            .read()
+            .list(key, limit);
         ids.iter()
             .filter_map(|id| self.one(id, now_ms, removed))
             .collect()
@@ -308,10 +310,10 @@ impl Index {
 
     /// The record with this id, if it is held and has not expired.
     pub fn one(&self, id: &Key, now_ms: u64, removed: bool) -> Option<wire::Signed> {
-        let lock = &self.shards[table::shard_of(id)];
+        let lock = &self.stripes[table::stripe_of(id)];
         {
-            let shard = lock.read();
-            let held = shard.get(id)?;
+            let stripe = lock.read();
+            let held = stripe.get(id)?;
             if held.expires_ms <= now_ms || (held.removed && !removed) {
                 return None;
             }
@@ -327,7 +329,7 @@ impl Index {
             }
         };
         let signed = wire::Signed::decode(Bytes::copy_from_slice(&bytes)).ok()?;
-        let cache = self.limits.cache_bytes / SHARDS;
+        let cache = self.limits.cache_bytes / STRIPES;
         lock.write().cache(id, signed.clone(), cache);
         Some(signed)
     }
@@ -371,25 +373,25 @@ impl Index {
 
     /// Whether a copy of `id` at `sequence` or later is held on disk.
     pub fn holds(&self, id: &Key, sequence: u64, now_ms: u64) -> bool {
-        let shard = self.shards[table::shard_of(id)].read();
-        shard.get(id).is_some_and(|held| {
+        let stripe = self.stripes[table::stripe_of(id)].read();
+        stripe.get(id).is_some_and(|held| {
             held.version.sequence >= sequence && held.is_durable() && held.expires_ms > now_ms
         })
     }
 
     /// The version held of `id`.
     pub fn version(&self, id: &Key) -> Option<Version> {
-        let shard = self.shards[table::shard_of(id)].read();
-        shard.get(id).map(|held| held.version)
+        let stripe = self.stripes[table::stripe_of(id)].read();
+        stripe.get(id).map(|held| held.version)
     }
 
     /// Into how many parts [`Index::ids`] cuts what is held.
-    pub const PARTS: usize = SHARDS;
+    pub const PARTS: usize = STRIPES;
 
     /// The ids held in one part, ascending.
     pub fn ids(&self, part: usize) -> Vec<Key> {
-        let mut ids = match self.shards.get(part) {
-            Some(shard) => shard.read().ids(),
+        let mut ids = match self.stripes.get(part) {
+            Some(stripe) => stripe.read().ids(),
             None => Vec::new(),
         };
         ids.sort_unstable();
@@ -399,9 +401,9 @@ impl Index {
     /// Drops `id` if it is still held at `version`; for records that others own.
     pub fn forget(&self, id: &Key, version: Version) {
         let _order = self.writes.lock();
-        let mut shard = self.shards[table::shard_of(id)].write();
-        if shard.get(id).is_some_and(|held| held.version == version) {
-            self.drop_entry(&mut shard, id);
+        let mut stripe = self.stripes[table::stripe_of(id)].write();
+        if stripe.get(id).is_some_and(|held| held.version == version) {
+            self.drop_entry(&mut stripe, id);
         }
     }
 
@@ -409,11 +411,11 @@ impl Index {
     /// every few seconds. Returns how many records it dropped.
     pub fn sweep(&self, now_ms: u64) -> usize {
         let mut dropped = 0;
-        for lock in &self.shards {
+        for lock in &self.stripes {
             let _order = self.writes.lock();
-            let mut shard = lock.write();
-            for id in shard.expired(now_ms) {
-                self.drop_entry(&mut shard, &id);
+            let mut stripe = lock.write();
+            for id in stripe.expired(now_ms) {
+                self.drop_entry(&mut stripe, &id);
                 dropped += 1;
             }
         }
@@ -421,8 +423,8 @@ impl Index {
         dropped
     }
 
-    fn drop_entry(&self, shard: &mut Shard, id: &Key) {
-        let Some(entry) = shard.remove(id) else {
+    fn drop_entry(&self, stripe: &mut Stripe, id: &Key) {
+        let Some(entry) = stripe.remove(id) else {
             return;
         };
         self.quotas.release(entry.publisher, entry.size);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Limits, Refused};
 
-const SHARDS: usize = 16;
+const STRIPES: usize = 16;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Usage {
@@ -19,7 +19,7 @@ struct Usage {
 /// Usage by publisher and in all.
 #[derive(Debug, Default)]
 pub(super) struct Quotas {
-    publishers: [Mutex<HashMap<NodeId, Usage>>; SHARDS],
+    publishers: [Mutex<HashMap<NodeId, Usage>>; STRIPES],
     records: AtomicU64,
     bytes: AtomicU64,
 }
@@ -50,7 +50,7 @@ impl Quotas {
             return Err(Refused::Full);
         }
         {
-            let mut publishers = self.publishers[shard(&publisher)].lock();
+            let mut publishers = self.publishers[stripe(&publisher)].lock();
             let usage = publishers.get(&publisher).copied().unwrap_or_default();
             if adds_record > 0 && usage.records >= limits.publisher_records {
                 return Err(Refused::PublisherRecords(usage.records));
@@ -74,7 +74,7 @@ impl Quotas {
     pub(super) fn restore(&self, new: (NodeId, usize), old: Option<(NodeId, usize)>) {
         self.release(new.0, new.1);
         if let Some((publisher, size)) = old {
-            let mut publishers = self.publishers[shard(&publisher)].lock();
+            let mut publishers = self.publishers[stripe(&publisher)].lock();
             let usage = publishers.entry(publisher).or_default();
             usage.records += 1;
             usage.bytes += size as u64;
@@ -85,7 +85,7 @@ impl Quotas {
 
     /// Releases a dropped record of `size` bytes.
     pub(super) fn release(&self, publisher: NodeId, size: usize) {
-        let mut publishers = self.publishers[shard(&publisher)].lock();
+        let mut publishers = self.publishers[stripe(&publisher)].lock();
         if let Some(usage) = publishers.get_mut(&publisher) {
             usage.records = usage.records.saturating_sub(1);
             usage.bytes = usage.bytes.saturating_sub(size as u64);
@@ -104,6 +104,6 @@ impl Quotas {
     }
 }
 
-fn shard(publisher: &NodeId) -> usize {
-    usize::from(publisher.0[0]) % SHARDS
+fn stripe(publisher: &NodeId) -> usize {
+    usize::from(publisher.0[0]) % STRIPES
 }

@@ -1,4 +1,4 @@
-//! The records of one shard by id: what is known of each without reading the
+//! The records of one stripe by id: what is known of each without reading the
 //! disk, a bounded cache of their bytes, and the order in which they expire.
 
 use std::cmp::Reverse;
@@ -12,12 +12,12 @@ use canopy_proto::wire;
 
 use super::Version;
 
-/// Shards of an index: enough that readers on any number of cores seldom meet.
-pub(super) const SHARDS: usize = 64;
+/// Stripes of an index, each with a lock of its own: enough that readers on any number of cores seldom meet.
+pub(super) const STRIPES: usize = 64;
 
-/// Which shard an id is in. Ids are hashes.
-pub(super) fn shard_of(id: &Key) -> usize {
-    usize::from(id.0[31]) % SHARDS
+/// Which stripe an id is in. Ids are hashes.
+pub(super) fn stripe_of(id: &Key) -> usize {
+    usize::from(id.0[31]) % STRIPES
 }
 
 /// What a record is to the rest of the index.
@@ -115,9 +115,9 @@ pub(super) struct Live {
     pub(super) size: usize,
 }
 
-/// One shard of the records.
+/// One stripe of the records.
 #[derive(Debug, Default)]
-pub(super) struct Shard {
+pub(super) struct Stripe {
     entries: HashMap<Key, Entry>,
     /// May name ids that are gone or now expire later; checked when popped.
     expiry: BinaryHeap<Reverse<(u64, Key)>>,
@@ -126,7 +126,7 @@ pub(super) struct Shard {
     cached_bytes: usize,
 }
 
-impl Shard {
+impl Stripe {
     pub(super) fn get(&self, id: &Key) -> Option<&Entry> {
         self.entries.get(id)
     }

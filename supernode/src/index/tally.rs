@@ -78,9 +78,9 @@ impl Index {
     pub fn tally(&self, now_ms: u64, owned: impl Fn(&Key) -> Option<bool>) -> Tally {
         let mut tally = Tally::default();
         let mut sizes: HashMap<u32, usize> = HashMap::new();
-        for shard in &self.shards {
+        for stripe in &self.stripes {
             // Owners are looked for without the lock.
-            let held = shard.read().live(now_ms);
+            let held = stripe.read().live(now_ms);
             for held in held {
                 match held.doc {
                     Some(doc) => _ = sizes.insert(doc, held.size),
