@@ -263,6 +263,25 @@ fn in_a_hybrid_overlay_only_designated_hosts_serve() {
 }
 
 #[test]
+fn two_who_reached_a_third_are_not_asked_to_again_at_once() {
+    let operator = identity(200);
+    let mut world = World::new(10);
+    for i in 1..=3 {
+        let mut plan = Plan::new(i, 100 * MBIT, &[1]);
+        plan.operator = Some(operator.node_id());
+        plan.designation = Some(harness::designate(&world, &operator, id(i), 100 * MBIT));
+        world.start(plan);
+    }
+    assert!(world.run_until(Duration::from_secs(20), founded));
+    world.run(Duration::from_secs(10));
+    world.sent.clear();
+    // They count for a minute, and are renewed at half time.
+    world.run(Duration::from_secs(300));
+    let asked = world.sent.get("dial_back_ask").copied().unwrap_or(0);
+    assert!((6..=90).contains(&asked), "{asked} in five minutes");
+}
+
+#[test]
 fn a_newcomer_told_of_a_leaf_alone_finds_the_super_nodes() {
     let mut world = World::new(11);
     group(&mut world, 1, 10);

@@ -196,9 +196,7 @@ impl Core {
             .pending
             .retain(|_, (_, at)| now.at.since(*at) < timeout);
         let stands = self.config.stand != Stand::Never && self.config.topology != Topology::Hybrid;
-        // Renewed at half time, so that a candidate does not lapse in between.
-        let recent = |(_, at): &&(String, Time)| now.at.since(*at) < fresh / 2;
-        let lacking = self.candidacy.reached_from.values().filter(recent).count() < DIAL_BACKS;
+        let lacking = self.reached_lately(now).count() < DIAL_BACKS;
         let reachable = self.candidacy.failed < NOT_REACHED;
         let due = reachable || now.at >= self.candidacy.ask_at;
         if stands && lacking && due {
@@ -238,6 +236,15 @@ impl Core {
         self.timers.set(Timer::Candidacy, at);
     }
 
+    /// Who reached this peer within half of the time that it counts for: it is
+    /// renewed at half time, so that a candidate does not lapse in between.
+    fn reached_lately(&self, now: Now) -> impl Iterator<Item = &NodeId> {
+        let fresh = self.config.timing.election.reachable_for / 2;
+        let reached = self.candidacy.reached_from.iter();
+        let lately = reached.filter(move |(_, (_, at))| now.at.since(*at) < fresh);
+        lately.map(|(node, _)| node)
+    }
+
     fn ask_dial_back(&mut self, now: Now) {
         let Some(addr) = self.contact.addrs.first().copied() else {
             return;
@@ -248,11 +255,13 @@ impl Core {
             .values()
             .map(|(node, _)| *node)
             .collect();
+        // Where few are linked, those who did so lately would be asked without end.
+        let lately: Vec<NodeId> = self.reached_lately(now).copied().collect();
         let free: Vec<NodeId> = self
             .links
             .keys()
             .copied()
-            .filter(|node| !busy.contains(node))
+            .filter(|node| !busy.contains(node) && !lately.contains(node))
             .collect();
         let mut fresh: Vec<NodeId> = free
             .iter()

@@ -495,6 +495,7 @@ impl World {
             Some(Kind::RosterDigest(_)) => "roster_digest",
             Some(Kind::Decrees(_)) => "decrees",
             Some(Kind::DecreeKeys(_)) => "decree_keys",
+            Some(Kind::DialBackAsk(_)) => "dial_back_ask",
             _ => "other",
         };
         *self.sent.entry(counted).or_default() += 1;
