@@ -97,6 +97,9 @@ pub fn run(
     Ok(report)
 }
 
+/// The name of a figure, and whether it is reached.
+type Milestone = (&'static str, fn(&Sample) -> bool);
+
 impl<'a> Run<'a> {
     fn new(scenario: Scenario, seed: u64, progress: Progress<'a>) -> Result<Self, ScenarioError> {
         let operator = operator(seed);
@@ -459,7 +462,7 @@ impl<'a> Run<'a> {
             ..Report::default()
         };
         let mut figure = |name: &str, value: f64| report.figures.insert(name.to_owned(), value);
-        let milestones: [(&str, fn(&Sample) -> bool); 3] = [
+        let milestones: [Milestone; 3] = [
             ("first_served_s", |s| s.super_nodes > 0),
             ("half_homed_s", |s| s.homed * 2 >= s.leaves),
             ("homed_95_percent_s", |s| s.homed * 100 >= s.leaves * 95),
