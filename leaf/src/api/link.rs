@@ -20,6 +20,8 @@ const MAX_DATA: usize = 1024 * 1024;
 const PIECE: usize = 64 * 1024;
 /// Messages that wait for a slow reader; the link waits then.
 const WAITING: usize = 8;
+/// Longest wait for the other side to hear that all was read.
+const PARTING: Duration = Duration::from_secs(3);
 /// Most round trips of one call.
 const MAX_PINGS: u32 = 1000;
 
@@ -90,11 +92,15 @@ async fn join<N: Node>(
 
 /// Both ways at once. A stream that ends is not proof that an app has read it,
 /// and who closes a QUIC connection takes away what was not read: each side says
-/// so with a second, empty stream, and who has heard it ends the link.
+/// so with a second, empty stream, and who has heard it ends the link. Not before
+/// its own has arrived, for the close itself may be lost; nor much later, because
+/// the other side may have gone by then.
 async fn converse(link: &Link, input: Streaming<pb::LinkInput>, tell: &Told) -> Result<(), Status> {
     let send = link.open_uni().await.map_err(status)?;
-    tokio::try_join!(put_in(input, send), take_out(link, tell))?;
+    let ((), all_read) = tokio::try_join!(put_in(input, send), take_out(link, tell))?;
     link.accept_uni().await.map_err(status)?;
+    // Either way both sides have all.
+    let _ = tokio::time::timeout(PARTING, all_read.stopped()).await;
     link.finish();
     Ok(())
 }
@@ -123,8 +129,8 @@ async fn put_in(mut input: Streaming<pb::LinkInput>, mut send: SendStream) -> Re
     send.finish().map_err(ended)
 }
 
-/// From the other leaf to the caller.
-async fn take_out(link: &Link, tell: &Told) -> Result<(), Status> {
+/// From the other leaf to the caller; the stream that says that all was read.
+async fn take_out(link: &Link, tell: &Told) -> Result<SendStream, Status> {
     let mut paths = link.paths();
     let mut recv: Option<RecvStream> = None;
     loop {
@@ -155,7 +161,8 @@ async fn take_out(link: &Link, tell: &Told) -> Result<(), Status> {
         }
     }
     let mut all_read = link.open_uni().await.map_err(status)?;
-    all_read.finish().map_err(ended)
+    all_read.finish().map_err(ended)?;
+    Ok(all_read)
 }
 
 enum Taken {

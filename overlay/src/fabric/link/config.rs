@@ -46,8 +46,11 @@ pub(super) const KEEP_ALIVE: Duration = Duration::from_millis(1_500);
 /// A direct path is given up when it was silent for this long; the relay takes
 /// over.
 pub(super) const PATH_IDLE: Duration = Duration::from_millis(4_000);
-/// Bytes in flight on one stream, and on all of a link.
-const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
+/// Bytes in flight on one stream. `noq` ends a connection where more than 1024
+/// pieces of a stream wait for others before them, as when every other packet is
+/// lost over a relay at its limit: of packets of 1 200 bytes this gives 900.
+const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+/// Bytes in flight on all of a link.
 const LINK_WINDOW: u32 = 16 * 1024 * 1024;
 /// Bytes of buffered datagrams.
 const DATAGRAM_BUFFER: usize = 256 * 1024;
