@@ -213,6 +213,19 @@ pub(super) fn told_policy(of: &Policy) -> pb::Policy {
     }
 }
 
+/// The same the other way.
+pub(crate) fn policy_of(of: &pb::Policy) -> Policy {
+    Policy {
+        ratio: of.ratio,
+        band_milli: of.band_milli,
+        grow_milli: of.grow_milli,
+        shrink_milli: of.shrink_milli,
+        survive_milli: of.survive_milli,
+        per_address: of.per_address,
+        per_prefix: of.per_prefix,
+    }
+}
+
 /// A decree, as the API tells it.
 pub(crate) fn told(of: &Decree) -> pb::Decree {
     let (kind, id) = match of.order.subject() {

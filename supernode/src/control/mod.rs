@@ -66,7 +66,7 @@ use tonic::service::interceptor::InterceptedService;
 use access::Access;
 
 pub use access::AccessError;
-pub(crate) use enact::told;
+pub(crate) use enact::{policy_of, told};
 
 #[cfg(feature = "cli")]
 pub(crate) use board::Board;

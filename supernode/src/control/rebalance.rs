@@ -17,6 +17,7 @@ use pb::plan_rebalance_request::Change;
 use prost::Message;
 use tonic::Status;
 
+use super::enact::policy_of;
 use super::plan::{self, Carrier, Carriers, LeafShift, Shares};
 use super::survey::{Picture, Seen};
 use super::{act, convert, enact};
@@ -542,17 +543,5 @@ fn is_about(order: &Order, change: &Change) -> bool {
             capacity && host.to_string() == planned.node_id.to_ascii_lowercase()
         }
         _ => false,
-    }
-}
-
-fn policy_of(of: &pb::Policy) -> Policy {
-    Policy {
-        ratio: of.ratio,
-        band_milli: of.band_milli,
-        grow_milli: of.grow_milli,
-        shrink_milli: of.shrink_milli,
-        survive_milli: of.survive_milli,
-        per_address: of.per_address,
-        per_prefix: of.per_prefix,
     }
 }

@@ -23,6 +23,7 @@ use super::client::{self, Client};
 use super::repeat::{Told, show};
 use super::show::{Page, per_cent, rate};
 use super::{caller, failed, json};
+use crate::control::policy_of;
 use crate::designation::{DAY_MS, Designation, Terms};
 use crate::event::unix_ms;
 use crate::secret;
@@ -108,18 +109,6 @@ pub(in super::super) async fn policy(args: PolicyArgs) -> Result<ExitCode, Failu
         dry_run: args.dry_run,
     };
     decree(&sign, |_| Ok(Order::Policy(policy))).await
-}
-
-pub(super) fn policy_of(of: &pb::Policy) -> Policy {
-    Policy {
-        ratio: of.ratio,
-        band_milli: of.band_milli,
-        grow_milli: of.grow_milli,
-        shrink_milli: of.shrink_milli,
-        survive_milli: of.survive_milli,
-        per_address: of.per_address,
-        per_prefix: of.per_prefix,
-    }
 }
 
 pub(super) fn changed_policy(held: &pb::Policy, set: &PolicySet) -> Policy {

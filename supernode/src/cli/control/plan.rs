@@ -14,9 +14,10 @@ use super::super::human::short;
 use super::super::output::{note, print, print_json};
 use super::super::table::Column;
 use super::client::{self, Client};
-use super::decree::{Desk, changed_policy, policy_of, words};
+use super::decree::{Desk, changed_policy, words};
 use super::show::{Page, freshness, per_cent, rate};
 use super::{caller, failed, json};
+use crate::control::policy_of;
 use crate::designation::{Designation, Terms};
 use crate::event::unix_ms;
 

@@ -230,16 +230,10 @@ impl<C: Calls> Inner<C> {
 
     /// Posts from an owner, for the leaves that subscribed here.
     pub(in super::super) fn fanned(self: &Arc<Self>, from: NodeId, posts: wire::Posts) -> Answer {
-        if !self.serves(&from) {
-            return Answer::refuse(Code::Invalid, "only super-nodes bring posts");
-        }
-        let batch = match Batch::open(&posts.posts, self.calls.network()) {
+        let batch = match self.passed_on(&from, &posts, "only super-nodes bring posts") {
             Ok(batch) => batch,
-            Err(wrong) => return Answer::refuse(Code::Invalid, wrong),
+            Err(refused) => return refused,
         };
-        if let Some(refused) = self.banned(&[batch.publisher]) {
-            return refused;
-        }
         let inner = Arc::clone(self);
         Answer::later(async move { inner.fan(from, batch).await })
     }

@@ -206,18 +206,30 @@ impl<C: Calls> Inner<C> {
 
     /// Posts that another owner brings to `homes`.
     pub(in super::super) fn copy(self: &Arc<Self>, from: NodeId, posts: wire::Posts) -> Answer {
-        if !self.serves(&from) {
-            return Answer::refuse(Code::Invalid, "only super-nodes copy posts");
-        }
-        let batch = match Batch::open(&posts.posts, self.calls.network()) {
+        let batch = match self.passed_on(&from, &posts, "only super-nodes copy posts") {
             Ok(batch) => batch,
-            Err(wrong) => return Answer::refuse(Code::Invalid, wrong),
+            Err(refused) => return refused,
         };
-        if let Some(refused) = self.banned(&[batch.publisher]) {
-            return refused;
-        }
         let inner = Arc::clone(self);
         Answer::later(async move { inner.spread(batch, Some(posts.homes)).await })
+    }
+
+    /// What a super-node passes on, checked; `others` is what others are told.
+    pub(super) fn passed_on(
+        &self,
+        from: &NodeId,
+        posts: &wire::Posts,
+        others: &str,
+    ) -> Result<Batch, Answer> {
+        if !self.serves(from) {
+            return Err(Answer::refuse(Code::Invalid, others));
+        }
+        let batch = Batch::open(&posts.posts, self.calls.network())
+            .map_err(|wrong| Answer::refuse(Code::Invalid, wrong))?;
+        match self.banned(&[batch.publisher]) {
+            Some(refused) => Err(refused),
+            None => Ok(batch),
+        }
     }
 
     /// Brings a batch to all homes that want it, but for those that `copied`
