@@ -20,10 +20,11 @@ const FAREWELL: Duration = Duration::from_millis(250);
 impl Fabric {
     /// From now on these have no session, in either direction.
     pub fn set_bans(&self, bans: Arc<Bans>) {
+        // First, so that a session which opens meanwhile finds itself banned.
+        self.inner.bans.store(Arc::clone(&bans));
         for session in bans.peers().filter_map(|peer| self.session(peer)) {
             tokio::spawn(expel(session));
         }
-        self.inner.bans.store(bans);
     }
 }
 
@@ -35,7 +36,7 @@ impl Inner {
     }
 }
 
-async fn expel(session: Session) {
+pub(super) async fn expel(session: Session) {
     // It may be hearing just now that it is banned, and lays its role down.
     let ended = tokio::time::timeout(FAREWELL, session.closed()).await;
     if ended.is_err() {

@@ -273,6 +273,9 @@ impl Inner {
             inbound = session.inbound(),
             "fabric.session.up"
         );
+        if self.banned(&session.peer()).is_some() {
+            tokio::spawn(expel::expel(session.clone()));
+        }
         self.service.session_up(&session);
         tokio::spawn(attend(Arc::clone(self), session, streams, place));
         entered

@@ -173,6 +173,10 @@ async fn a_policy_is_planned_and_applied_with_the_operators_word_and_leaves_are_
     .await;
     for one in &all[1..] {
         one.host.cordon(false).unwrap();
+        until("it may take leaves again", async || {
+            !one.host.figures().cordoned
+        })
+        .await;
     }
     let made = plan(&all[0], Change::Level(pb::LevelLeaves {}))
         .await
