@@ -14,7 +14,7 @@ use canopy_overlay::calls::{CallError, Calls};
 use canopy_proto::wire::refusal::Code;
 use canopy_proto::wire::{self, request};
 use canopy_supernode::host::Host;
-use common::{host, leaf, leaf_as, until, within};
+use common::{host, hot, leaf, leaf_as, until, within};
 use futures_util::future::join_all;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -216,6 +216,14 @@ async fn every_subscriber_gets_every_post_once_and_in_order() {
         within(async { tokio::join!(post(a, "news", 1..=30), post(b, "news", 1..=30), reads) })
             .await;
     assert_eq!((one, two), ((180, 0), (180, 0)));
+    // 60 posts were taken once and brought to six leaves, whoever did that.
+    let mut of_late = 0.0;
+    for host in &hosts {
+        let topics = hot(host, "topic").await;
+        let news = topics.iter().filter(|(topic, _)| topic == b"news");
+        of_late += news.map(|(_, count)| count).sum::<f64>();
+    }
+    assert!((42.0..=420.0).contains(&of_late), "{of_late}");
 
     // Who comes later hears what is posted later.
     drop(rest);

@@ -18,6 +18,7 @@ use canopy_proto::wire::{request, response};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::heat::{Top, TopicName};
 use crate::index::{Index, Limits};
 use crate::load::{self, Counters, Meter, Rates};
 use crate::metrics::Requests;
@@ -180,6 +181,11 @@ impl SuperNodeRole {
     /// What this peer carried for others since it started.
     pub fn carried(&self) -> RoutingStats {
         self.config.carried.read()
+    }
+
+    /// The topics that gave this peer most to do of late, at most `limit`.
+    pub fn hot_topics(&self, limit: usize) -> Top<TopicName> {
+        self.config.carried.topics(limit)
     }
 
     /// What an index of this peer holds at most.

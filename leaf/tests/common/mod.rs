@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use canopy_leaf::settings::{Bandwidth, Preset, Settings, Stand};
 use canopy_leaf::{Identity, Leaf, PeerAddr};
+use canopy_proto::wire::{self, inspect, inspect_reply};
 use canopy_supernode::designation::{Designation, Terms};
 use canopy_supernode::host::{Host, Setup};
 
@@ -30,6 +31,20 @@ pub(crate) async fn until<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
         }
     })
     .await
+}
+
+/// What gave a host most to do, of a kind: each with its count of late.
+pub(crate) async fn hot(host: &Host, kind: &str) -> Vec<(Vec<u8>, f64)> {
+    let ask = wire::HotAsk {
+        kind: kind.to_owned(),
+        limit: 10,
+    };
+    let told = within(host.inspect(inspect::What::Hot(ask))).await;
+    let Some(inspect_reply::What::Hot(hot)) = told else {
+        panic!("{told:?}")
+    };
+    let entries = hot.entries.iter();
+    entries.map(|e| (e.id.to_vec(), e.count)).collect()
 }
 
 fn addr(host: &Host) -> PeerAddr {

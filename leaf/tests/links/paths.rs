@@ -4,7 +4,7 @@ use canopy_leaf::settings::Stand;
 use canopy_leaf::{Identity, Leaf, Link, LinkError, Path, RecvStream, SendStream};
 use canopy_supernode::host::Host;
 
-use crate::common::{BOUND, host, until, within};
+use crate::common::{BOUND, host, hot, until, within};
 
 const MEGABYTE: usize = 1_000_000;
 
@@ -125,6 +125,13 @@ async fn who_shows_no_address_stays_on_the_relay_which_counts_every_byte() {
     assert_eq!(there_and_back(&here, &data).await, data);
     let relayed = host.relayed().bytes - before;
     assert!(relayed as usize > 2 * MEGABYTE, "{relayed}");
+    let flows = hot(&host, "flow").await;
+    let [(ends, of_late)] = &flows[..] else {
+        panic!("{flows:?}")
+    };
+    assert_eq!(*ends, [a.node_id().0, b.node_id().0].concat());
+    let carried = host.relayed().bytes as f64;
+    assert!((0.1 * carried..=carried).contains(of_late), "{of_late}");
     let relay = Path::Relayed(host.peer().fabric().node_id());
     assert_eq!((here.path(), there.path()), (relay, relay));
     tokio::join!(a.close(), b.close());

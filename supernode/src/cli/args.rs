@@ -73,7 +73,7 @@ pub(super) enum Command {
     Shards(ShardsArgs),
     /// Lists leaves and their homes
     Leaves(LeavesArgs),
-    /// Shows what gives most work now: keys, terms, publishers
+    /// Shows what gives most work now: keys, words, publishers, topics, relayed flows
     Hot(HotArgs),
     /// Shows what happened to the host and, as it saw it, to the overlay
     Events(EventsArgs),

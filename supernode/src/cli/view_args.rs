@@ -100,7 +100,7 @@ pub(super) struct HotArgs {
     pub(super) ask: AskArgs,
     #[command(flatten)]
     pub(super) watch: WatchFlag,
-    /// Only this kind, e.g. key, term or publisher [default: all]
+    /// Only this kind: key, term, publisher, topic or flow [default: all]
     #[arg(value_name = "KIND")]
     pub(super) kind: Option<String>,
     /// How many of each kind to show at most

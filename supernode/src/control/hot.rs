@@ -189,9 +189,19 @@ fn per_s(count: f64) -> f64 {
 fn id_text(kind: Kind, id: &[u8]) -> Option<String> {
     match kind {
         Kind::Key | Kind::Publisher => Key::from_slice(id).map(|key| key.to_string()),
-        Kind::Term => {
+        Kind::Flow => {
+            let (opener, other) = id.split_at_checked(32)?;
+            let (opener, other) = (Key::from_slice(opener)?, Key::from_slice(other)?);
+            Some(format!("{opener}{other}"))
+        }
+        Kind::Term | Kind::Topic => {
             let text = String::from_utf8(id.to_vec()).ok()?;
-            Some(text.chars().take(MAX_WHAT).collect())
+            let shown = text.chars().take(MAX_WHAT);
+            Some(
+                shown
+                    .map(|c| if c.is_control() { ' ' } else { c })
+                    .collect(),
+            )
         }
     }
 }
@@ -251,7 +261,7 @@ mod tests {
             assert_eq!(status.code(), tonic::Code::InvalidArgument);
             status.message().to_owned()
         };
-        assert!(refused("flow", 1).contains("key, term, publisher"));
+        assert!(refused("peer", 1).contains("key, term, publisher, topic, flow"));
         assert!(refused("key", 257).contains("256"));
     }
 }

@@ -1,5 +1,5 @@
 //! What is busy at this node: operations by shard of the keyspace, and the keys,
-//! terms and publishers that gave most work of late.
+//! terms, publishers and topics that gave most work of late.
 //!
 //! It is told of every operation, so it allocates nothing for one and waits for
 //! nobody else's: shards are counters in a fixed array, and every thread has a
@@ -10,13 +10,15 @@
 //! | `shards` | operations by shard, and how many a second |
 //! | `sketch` | the heaviest of a stream, in a fixed room |
 //! | `stripes` | a sketch for each thread, read as one |
-//! | `word` | a term in a fixed room |
+//! | `topics` | the same for topics |
+//! | `word` | a word or a name in a fixed room |
 
 mod shards;
 mod sketch;
 mod stripes;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod word;
 
 use std::time::Duration;
@@ -26,7 +28,8 @@ use tokio::time::Instant;
 
 pub use shards::{SHARDS, ShardRates, shard_of};
 pub use stripes::{Heavy, Top};
-pub use word::Word;
+pub use topics::TopicHeat;
+pub use word::{TopicName, Word};
 
 use shards::Operations;
 use stripes::Stripes;
@@ -34,6 +37,11 @@ use stripes::Stripes;
 /// Counts of what is hot halve in this time: long enough that a hundred
 /// operations tell one key from another, short enough that "hot" means now.
 pub const HALF_LIFE: Duration = Duration::from_secs(15);
+
+/// What is left of a count after this time.
+pub fn faded(passed: Duration) -> f64 {
+    (-passed.as_secs_f64() / HALF_LIFE.as_secs_f64()).exp2()
+}
 
 /// A kind of what is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +52,21 @@ pub enum Kind {
     Term,
     /// Records that a peer had written.
     Publisher,
+    /// Posts of a topic that were taken from who posted them or by a leaf.
+    Topic,
+    /// Bytes that were relayed between two leaves.
+    Flow,
 }
 
 impl Kind {
     /// All there are.
-    pub const ALL: [Kind; 3] = [Kind::Key, Kind::Term, Kind::Publisher];
+    pub const ALL: [Kind; 5] = [
+        Kind::Key,
+        Kind::Term,
+        Kind::Publisher,
+        Kind::Topic,
+        Kind::Flow,
+    ];
 
     /// Its name in APIs.
     pub fn as_str(self) -> &'static str {
@@ -56,6 +74,8 @@ impl Kind {
             Kind::Key => "key",
             Kind::Term => "term",
             Kind::Publisher => "publisher",
+            Kind::Topic => "topic",
+            Kind::Flow => "flow",
         }
     }
 

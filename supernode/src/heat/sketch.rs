@@ -64,9 +64,10 @@ impl<I: Id> Sketch<I> {
         hasher.hash_one(id) as usize % SETS
     }
 
-    pub(super) fn one(&mut self, set: usize, id: I, now_ms: u64) {
+    /// Counts `id` as `times` of it.
+    pub(super) fn add(&mut self, set: usize, id: I, times: f64, now_ms: u64) {
         self.pass(now_ms);
-        let weight = self.aged.exp2();
+        let weight = self.aged.exp2() * times;
         self.total += weight;
         let set = &mut self.sets[set];
         let mut least = 0;

@@ -43,6 +43,16 @@ pub struct Top<I> {
     pub unlisted: f64,
 }
 
+impl<I> Default for Top<I> {
+    fn default() -> Self {
+        Self {
+            heavy: Vec::new(),
+            total: 0.0,
+            unlisted: 0.0,
+        }
+    }
+}
+
 /// One stream, counted by many threads.
 #[derive(Debug)]
 pub(super) struct Stripes<I> {
@@ -63,11 +73,15 @@ impl<I> Default for Stripes<I> {
 
 impl<I: Id> Stripes<I> {
     pub(super) fn one(&self, id: I, now_ms: u64) {
+        self.add(id, 1.0, now_ms);
+    }
+
+    pub(super) fn add(&self, id: I, times: f64, now_ms: u64) {
         let set = Sketch::set_of(&self.hasher, &id);
         // As many as there are processors: nobody else holds it but a reader.
         let mut stripe = self.stripes[thread() % self.stripes.len()].lock();
         let sketch = stripe.get_or_insert_with(|| Sketch::new(now_ms));
-        sketch.one(set, id, now_ms);
+        sketch.add(set, id, times, now_ms);
     }
 
     /// The heaviest, at most `limit`.

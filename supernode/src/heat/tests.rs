@@ -159,10 +159,10 @@ fn words_are_told_as_they_are_searched_for() {
     let heat = Heat::default();
     let long = "ü".repeat(64);
     for word in [
-        Word::term("panda"),
-        Word::term("panda"),
-        Word::prefix("pan"),
-        Word::term(&long),
+        Word::whole("panda"),
+        Word::whole("panda"),
+        Word::beginning("pan"),
+        Word::whole(&long),
     ] {
         heat.search(word, START);
     }

@@ -1,55 +1,62 @@
-//! A term, or the beginning of one, in a fixed room: it is counted without an
-//! allocation.
+//! A word or a name, or the beginning of one, in a fixed room: it is counted
+//! without an allocation.
 
 use std::fmt;
 
 use canopy_core::record::MAX_TERM;
+use canopy_proto::limits;
 
 /// What was searched for.
+pub type Word = Text<MAX_TERM>;
+/// The name of a topic.
+pub type TopicName = Text<{ limits::TOPIC }>;
+
+/// Text of at most `ROOM` bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Word {
-    text: [u8; MAX_TERM],
-    len: u8,
-    /// Only the beginning of a term.
+pub struct Text<const ROOM: usize> {
+    text: [u8; ROOM],
+    len: u16,
+    /// Only the beginning is known.
     begins: bool,
 }
 
-const _: () = assert!(MAX_TERM <= u8::MAX as usize);
+impl<const ROOM: usize> Text<ROOM> {
+    const FITS: () = assert!(ROOM <= u16::MAX as usize);
 
-impl Word {
-    /// A whole term; what is over [`MAX_TERM`] bytes is cut.
-    pub fn term(term: &str) -> Self {
-        Self::new(term, false)
+    /// The whole of it; what is over `ROOM` bytes is cut.
+    pub fn whole(text: &str) -> Self {
+        Self::new(text, false)
     }
 
-    /// What terms begin with; cut as in [`Word::term`].
-    pub fn prefix(prefix: &str) -> Self {
-        Self::new(prefix, true)
+    /// What it begins with; cut as in [`Text::whole`].
+    pub fn beginning(text: &str) -> Self {
+        Self::new(text, true)
     }
 
     fn new(word: &str, begins: bool) -> Self {
-        let mut end = word.len().min(MAX_TERM);
+        const { Self::FITS };
+        let mut end = word.len().min(ROOM);
         while !word.is_char_boundary(end) {
             end -= 1;
         }
-        let mut text = [0; MAX_TERM];
+        let mut text = [0; ROOM];
         text[..end].copy_from_slice(&word.as_bytes()[..end]);
         Self {
             text,
-            // At most MAX_TERM.
-            len: end as u8,
+            // At most ROOM.
+            len: end as u16,
             begins,
         }
     }
 }
 
-impl Default for Word {
+impl<const ROOM: usize> Default for Text<ROOM> {
     fn default() -> Self {
-        Self::term("")
+        Self::whole("")
     }
 }
 
-impl fmt::Display for Word {
+impl<const ROOM: usize> fmt::Display for Text<ROOM> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = String::from_utf8_lossy(&self.text[..usize::from(self.len)]);
         let more = if self.begins { "*" } else { "" };
@@ -57,7 +64,7 @@ impl fmt::Display for Word {
     }
 }
 
-impl fmt::Debug for Word {
+impl<const ROOM: usize> fmt::Debug for Text<ROOM> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
     }

@@ -64,7 +64,7 @@ impl Host {
     }
 
     /// Answers as to another peer. `None`: the peer has ended.
-    pub(crate) async fn inspect(&self, what: inspect::What) -> Option<inspect_reply::What> {
+    pub async fn inspect(&self, what: inspect::What) -> Option<inspect_reply::What> {
         use inspect_reply::What;
         let peer = self.peer();
         match what {
@@ -90,7 +90,7 @@ impl Host {
                 told.await.map(What::Paper)
             }
             inspect::What::Shards(_) => Some(What::Shards(self.shard_parts().await)),
-            inspect::What::Hot(ask) => Some(What::Hot(self.hot(&ask))),
+            inspect::What::Hot(ask) => Some(What::Hot(self.hot(&ask).await)),
             inspect::What::Leaves(ask) => self.leaves(&ask).await.map(What::Leaves),
         }
     }

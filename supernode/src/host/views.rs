@@ -11,7 +11,8 @@ use canopy_proto::wire::record::Payload;
 use tokio::time::Instant;
 
 use super::Host;
-use crate::heat::{Heavy, Kind, Top, Word};
+use crate::heat::{Heavy, Kind, Top, TopicName, Word};
+use crate::relay::FlowFigures;
 use crate::service::IndexService;
 
 /// Most entries of a [`wire::Hot`].
@@ -45,7 +46,7 @@ impl Host {
     }
 
     /// What gave this peer most work of late.
-    pub(super) fn hot(&self, ask: &wire::HotAsk) -> wire::Hot {
+    pub(super) async fn hot(&self, ask: &wire::HotAsk) -> wire::Hot {
         let service = self.inner.reach.role.service();
         let (Some(kind), Some(service)) = (Kind::named(&ask.kind), service) else {
             return wire::Hot::default();
@@ -66,6 +67,19 @@ impl Host {
             Kind::Publisher => {
                 let top = heat.publishers(now_ms, limit);
                 told(name, top, |id| id.to_vec(), |_| String::new())
+            }
+            Kind::Topic => {
+                let bytes = |topic: &TopicName| topic.to_string().into_bytes();
+                let top = self.inner.reach.role.hot_topics(limit);
+                told(name, top, bytes, |_| String::new())
+            }
+            Kind::Flow => {
+                let top = match self.inner.reach.role.relay() {
+                    Some(relay) => relay.top(limit).await,
+                    None => None,
+                };
+                let top = top.unwrap_or_default();
+                told(name, top, FlowFigures::ends, FlowFigures::to_string)
             }
         }
     }

@@ -7,6 +7,7 @@
 //! given a flow.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
@@ -20,6 +21,7 @@ use canopy_overlay::fabric::link::frame::{self, FlowId, FlowKey, Frame, HEADER, 
 
 use super::counts::{Counts, Dropped, Refused};
 use super::share::{Demand, Tokens, fair_level};
+use crate::heat::{Heavy, Top, faded};
 
 /// How often the shares are set anew.
 pub(super) const PERIOD: Duration = Duration::from_millis(20);
@@ -73,7 +75,7 @@ pub(super) struct Drawn {
 }
 
 /// One flow in numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FlowFigures {
     /// Who asked for it.
     pub opener: NodeId,
@@ -83,8 +85,23 @@ pub struct FlowFigures {
     pub age: Duration,
     /// Bytes from the opener, and to it, without headers.
     pub bytes: [u64; 2],
+    /// The bytes of late: they fade as counts of [`heat`](crate::heat) do.
+    pub of_late: f64,
     /// Datagrams over a limit.
     pub limited: u64,
+}
+
+impl FlowFigures {
+    /// The node ids of opener and other, one after the other.
+    pub fn ends(&self) -> Vec<u8> {
+        [self.opener.0, self.other.0].concat()
+    }
+}
+
+impl fmt::Display for FlowFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}", self.opener.short(), self.other.short())
+    }
 }
 
 #[derive(Debug)]
@@ -113,6 +130,30 @@ struct Flow {
     ends: [End; 2],
     tokens: Tokens,
     limited: u64,
+    late: Late,
+}
+
+/// What a flow carried of late.
+#[derive(Clone, Copy, Debug, Default)]
+struct Late {
+    faded: f64,
+    /// Bytes that are in it.
+    counted: u64,
+}
+
+impl Flow {
+    fn bytes(&self) -> u64 {
+        self.ends[0].bytes + self.ends[1].bytes
+    }
+
+    /// As it will be when everything before has faded to `left` of itself.
+    fn late(&self, left: f64) -> Late {
+        let bytes = self.bytes();
+        Late {
+            faded: self.late.faded * left + (bytes - self.late.counted) as f64,
+            counted: bytes,
+        }
+    }
 }
 
 /// All flows that one peer opened.
@@ -219,6 +260,7 @@ impl Flows {
             ends: [end(opener, first), end(other, second)],
             tokens: Tokens::new(now),
             limited: 0,
+            late: Late::default(),
         };
         self.flows.insert(drawn.flow, flow);
         self.counts.opened.fetch_add(1, Ordering::Relaxed);
@@ -389,8 +431,12 @@ impl Flows {
             self.levelled = now;
             self.set_level(period);
         }
-        if now.saturating_duration_since(self.swept) >= SWEEP {
+        let passed = now.saturating_duration_since(self.swept);
+        if passed >= SWEEP {
             self.swept = now;
+            for flow in self.flows.values_mut() {
+                flow.late = flow.late(faded(passed));
+            }
             let idle = self.limits.idle;
             let over = |end: &End| now.saturating_duration_since(end.heard) > idle;
             self.close_those(|flow| flow.ends.iter().any(over));
@@ -404,19 +450,29 @@ impl Flows {
         self.level = fair_level(rate(self.limits.total_bps), &mut self.demands);
     }
 
-    /// The `most` flows that carried the most.
-    pub(super) fn top(&self, now: Instant, most: usize) -> Vec<FlowFigures> {
+    /// The flows that carried the most of late, at most `limit`.
+    pub(super) fn top(&self, now: Instant, limit: usize) -> Top<FlowFigures> {
+        let left = faded(now.saturating_duration_since(self.swept));
         let figures = self.flows.values().map(|flow| FlowFigures {
             opener: flow.ends[0].node,
             other: flow.ends[1].node,
             age: now.saturating_duration_since(flow.since),
             bytes: [flow.ends[0].bytes, flow.ends[1].bytes],
+            of_late: flow.late(left).faded,
             limited: flow.limited,
         });
         let mut figures: Vec<_> = figures.collect();
-        figures.sort_unstable_by_key(|f| std::cmp::Reverse(f.bytes[0] + f.bytes[1]));
-        figures.truncate(most);
-        figures
+        figures.sort_unstable_by(|a, b| b.of_late.total_cmp(&a.of_late));
+        let heavy = |flow: &FlowFigures| Heavy {
+            id: *flow,
+            count: flow.of_late,
+            at_most: flow.of_late,
+        };
+        Top {
+            heavy: figures.iter().take(limit).map(heavy).collect(),
+            total: figures.iter().map(|flow| flow.of_late).sum(),
+            unlisted: figures.get(limit).map_or(0.0, |flow| flow.of_late),
+        }
     }
 }
 

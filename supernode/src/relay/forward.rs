@@ -18,6 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::counts::{Counts, Dropped, Refused};
 use super::flows::{Drawn, FlowFigures, Flows, Outgoing, PERIOD, Place};
+use crate::heat::Top;
 use canopy_core::decree::Bans;
 use canopy_core::keyspace::NodeId;
 use canopy_overlay::fabric::link::frame::FlowId;
@@ -45,8 +46,8 @@ pub(super) enum Command {
     Limit(Option<u64>),
     Expel(Arc<Bans>),
     Top {
-        most: usize,
-        told: oneshot::Sender<Vec<FlowFigures>>,
+        limit: usize,
+        told: oneshot::Sender<Top<FlowFigures>>,
     },
 }
 
@@ -117,8 +118,8 @@ impl Forwarder {
             Command::Close(flow) => self.flows.close(flow),
             Command::Limit(bps) => self.flows.limit(bps),
             Command::Expel(bans) => self.flows.expel(&bans),
-            Command::Top { most, told } => {
-                let _ = told.send(self.flows.top(now, most));
+            Command::Top { limit, told } => {
+                let _ = told.send(self.flows.top(now, limit));
             }
         }
     }

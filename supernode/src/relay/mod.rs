@@ -32,6 +32,7 @@ use canopy_overlay::fabric::bind_udp;
 use canopy_overlay::fabric::link::frame::{FlowId, FlowKey};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::heat::Top;
 pub use counts::{Counts, Dropped, Refused, RelayStats};
 pub use flows::{FlowFigures, Limits};
 pub(crate) use service::RelayService;
@@ -140,13 +141,12 @@ impl Relay {
         }
     }
 
-    /// The `most` flows that carried the most bytes.
-    pub async fn top(&self, most: usize) -> Vec<FlowFigures> {
+    /// The flows that carried the most bytes of late, at most `limit`; `None`: the
+    /// relay has ended.
+    pub async fn top(&self, limit: usize) -> Option<Top<FlowFigures>> {
         let (told, figures) = oneshot::channel();
-        let asked = self.commands.send(Command::Top { most, told }).await;
-        match asked {
-            Ok(()) => figures.await.unwrap_or_default(),
-            Err(_) => Vec::new(),
-        }
+        let asked = self.commands.send(Command::Top { limit, told }).await;
+        asked.ok()?;
+        figures.await.ok()
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::heat::{Top, TopicHeat, TopicName};
+
 /// What a router counts by, shared with whoever tells the load.
 #[derive(Clone, Debug, Default)]
 pub struct Carried(pub(super) std::sync::Arc<Counters>);
@@ -10,6 +12,11 @@ impl Carried {
     /// What was carried since the start.
     pub fn read(&self) -> RoutingStats {
         self.0.read()
+    }
+
+    /// The topics that gave most to do of late, at most `limit`.
+    pub fn topics(&self, limit: usize) -> Top<TopicName> {
+        self.0.topics.top(limit)
     }
 }
 
@@ -23,6 +30,7 @@ pub(super) struct Counters {
     pub(super) posts_pushed: AtomicU64,
     pub(super) posts_given_up: AtomicU64,
     pub(super) bytes: AtomicU64,
+    pub(super) topics: TopicHeat,
 }
 
 /// What this peer carried for others since it started.

@@ -173,8 +173,8 @@ impl Searched<'_> {
 
     pub(super) fn word(&self) -> Word {
         match self {
-            Searched::Term(term) => Word::term(term),
-            Searched::Prefix(part) => Word::prefix(part),
+            Searched::Term(term) => Word::whole(term),
+            Searched::Prefix(part) => Word::beginning(part),
         }
     }
 }

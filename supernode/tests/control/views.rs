@@ -250,7 +250,7 @@ async fn words_that_are_searched_for_are_hot_and_items_count_under_each_word() {
         (panda.kind.as_str(), panda.what.as_str()),
         ("key", "items with panda")
     );
-    assert_eq!(keys.totals.len(), 3);
+    assert_eq!(keys.totals.len(), 5);
     one.close().await;
 }
 

@@ -124,7 +124,7 @@ pub(super) fn hot(of: &pb::TopKeysReply) -> String {
     ];
     let row = |key: &pb::HotKey| {
         let id = match key.kind.as_str() {
-            "term" => key.id.as_str(),
+            "term" | "topic" => key.id.as_str(),
             _ => short(&key.id),
         };
         vec![
@@ -258,11 +258,15 @@ mod tests {
                 key("key", &"a1".repeat(32), "", 210.5),
                 key("term", "panda", "", 812.0),
                 key("publisher", &"4f".repeat(32), "", 3.2),
+                key("topic", "weather", "", 61.0),
+                key("flow", &"4fa1".repeat(32), "4fa14fa14f to a14fa14fa1", 7e6),
             ],
             totals: vec![
                 total("key", 61_002.0),
                 total("term", 900.0),
                 total("publisher", 3.2),
+                total("topic", 61.0),
+                total("flow", 7e6),
             ],
             half_life_ms: 15_000,
             freshness: partial(),

@@ -24,7 +24,7 @@ const BAR: u16 = 12;
 /// Columns of the time.
 const AGO: u16 = 14;
 
-/// Hot keys, the heaviest first.
+/// Hot keys: kind by kind, the heaviest first.
 pub(super) fn hot(frame: &mut Frame, area: Rect, screen: &mut Screen) {
     let parts = [Constraint::Length(1), Constraint::Fill(1)];
     let [head, list] = Layout::vertical(parts).areas(area);
@@ -44,24 +44,17 @@ pub(super) fn hot(frame: &mut Frame, area: Rect, screen: &mut Screen) {
     let Some(hot) = hot.filter(|hot| !hot.keys.is_empty()) else {
         return frame.render_widget(Paragraph::new("nothing was asked for of late"), list);
     };
-    let most = hot.keys.first().map_or(0.0, |key| key.per_s);
     let shown = hot.keys.iter().enumerate().skip(screen.offset);
     let rows: Vec<Line> = shown
         .take(list.height.into())
-        .map(|(index, key)| hot_row(key, hot, most, wide, index == chosen))
+        .map(|(index, key)| hot_row(key, hot, wide, index == chosen))
         .collect();
     frame.render_widget(Paragraph::new(rows), list);
 }
 
-fn hot_row(
-    key: &pb::HotKey,
-    hot: &pb::TopKeysReply,
-    most: f64,
-    wide: u16,
-    chosen: bool,
-) -> Line<'static> {
+fn hot_row(key: &pb::HotKey, hot: &pb::TopKeysReply, wide: u16, chosen: bool) -> Line<'static> {
     let name = match (key.kind.as_str(), key.what.as_str()) {
-        ("term", _) => format!("\"{}\"", key.id),
+        ("term" | "topic", _) => format!("\"{}\"", key.id),
         (_, "") => short(&key.id).to_owned(),
         (_, what) => format!("{} {what}", short(&key.id)),
     };
@@ -70,6 +63,9 @@ fn hot_row(
     let part = part.map_or_else(String::new, |total| {
         per_cent((key.count / total.count * 1e3).clamp(0.0, 1e3) as u32)
     });
+    // Kinds count different things.
+    let alike = hot.keys.iter().filter(|other| other.kind == key.kind);
+    let most = alike.fold(0.0, |most, other| other.per_s.max(most));
     let bar = paint::bar(key.per_s, most, usize::from(BAR));
     let name = plain(&name, wide - BAR - 1);
     let mut style = Style::new();

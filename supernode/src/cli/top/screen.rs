@@ -153,8 +153,6 @@ impl Screen {
             history.push_back(now);
         }
         arrange(&mut look.nodes, self.order);
-        let heavier = |a: &pb::HotKey, b: &pb::HotKey| b.per_s.total_cmp(&a.per_s);
-        look.hot.keys.sort_by(heavier);
         self.look = Some(look);
     }
 

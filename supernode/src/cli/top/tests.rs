@@ -139,10 +139,18 @@ fn hot() -> pb::TopKeysReply {
     pb::TopKeysReply {
         keys: vec![
             key("key", &"7".repeat(64), "value \"weather\"", 4_300.0),
+            key("key", &"8".repeat(64), "value \"tides\"", 2_150.0),
             key("term", "木の名前", "", 5_200.0),
             key("publisher", &"e".repeat(64), "", 60.0),
+            key("topic", "weather", "", 610.0),
+            key("flow", &"e7".repeat(64), "e7e7e7e7e7 to e7e7e7e7e7", 6e8),
+            key("flow", &"a7".repeat(64), "a7a7a7a7a7 to a7a7a7a7a7", 1e8),
         ],
-        totals: vec![total("key", 12_000.0), total("term", 6_000.0)],
+        totals: vec![
+            total("key", 12_000.0),
+            total("term", 6_000.0),
+            total("flow", 7e8),
+        ],
         ..Default::default()
     }
 }

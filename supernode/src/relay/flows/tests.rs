@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::heat::HALF_LIFE;
 
 const KEYS: [FlowKey; 2] = [FlowKey([1; 32]), FlowKey([2; 32])];
 const FLOW: FlowId = FlowId(7);
@@ -84,7 +85,33 @@ fn data_goes_from_the_bound_address_of_one_end_to_that_of_the_other() {
     let stats = bed.counts.read();
     assert_eq!((stats.packets, stats.bytes), (6, 7_200));
     let top = bed.flows.top(bed.now, 5);
-    assert_eq!(top[0].bytes, [3_600, 3_600]);
+    assert_eq!(top.heavy[0].id.bytes, [3_600, 3_600]);
+    assert_eq!((top.heavy[0].count, top.total), (7_200.0, 7_200.0));
+    assert_eq!(top.unlisted, 0.0);
+}
+
+#[test]
+fn the_busiest_flow_is_the_one_that_carried_most_of_late() {
+    const SECOND: FlowId = FlowId(8);
+    let mut bed = Bed::new(Limits::default());
+    bed.joined(1, FLOW, 10);
+    bed.joined(3, SECOND, 20);
+    bed.receive(place(10), &data(FLOW, Side::Opener, 8), STRIDE);
+    for _ in 0..2 * HALF_LIFE.as_secs() {
+        bed.now += Duration::from_secs(1);
+        bed.flows.tick(bed.now);
+    }
+    bed.receive(place(20), &data(SECOND, Side::Opener, 4), STRIDE);
+    bed.now += HALF_LIFE / 100;
+    let top = bed.flows.top(bed.now, 1);
+    let busiest = &top.heavy[0];
+    assert_eq!(busiest.id.bytes, [4_800, 0]);
+    // What came since the last sweep is as of now; two half-lives, of which the
+    // first second went by before it was swept, leave a quarter.
+    assert_eq!(busiest.count, 4_800.0);
+    let quarter = 9_600.0 / 4.0;
+    assert!((1.0..1.05).contains(&(top.unlisted / quarter)), "{top:?}");
+    assert_eq!(top.total, busiest.count + top.unlisted);
 }
 
 #[test]
@@ -229,7 +256,8 @@ fn shared(limits: Limits, offers: &[usize]) -> Vec<u64> {
             bed.flows.tick(bed.now);
         }
     }
-    let mut figures = bed.flows.top(bed.now, offers.len());
+    let top = bed.flows.top(bed.now, offers.len());
+    let mut figures: Vec<_> = top.heavy.iter().map(|heavy| heavy.id).collect();
     figures.sort_by_key(|figures| figures.opener);
     figures.iter().map(|figures| figures.bytes[0]).collect()
 }

@@ -322,10 +322,9 @@ impl<C: Calls> Inner<C> {
             all.reached += reply.reached;
             all.given_up += reply.given_up;
         }
-        add(
-            &self.counters.posts_pushed,
-            all.reached * posts.len() as u64,
-        );
+        let taken = all.reached * posts.len() as u64;
+        add(&self.counters.posts_pushed, taken);
+        self.counters.topics.posts(&topic.name, taken);
         add(&self.counters.posts_given_up, all.given_up);
         all
     }

@@ -196,7 +196,9 @@ impl<C: Calls> Inner<C> {
             Ok(turn) => turn,
             Err(why) => return Answer::refuse(Code::Busy, why),
         };
-        add(&self.counters.posts_taken, batch.posts.len() as u64);
+        let taken = batch.posts.len() as u64;
+        add(&self.counters.posts_taken, taken);
+        self.counters.topics.posts(&batch.topic, taken);
         let inner = Arc::clone(self);
         Answer::later(async move {
             let _turn = turn;
