@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "canopy/wire/v1/inspect.proto",
             "canopy/wire/v1/routing.proto",
             "canopy/wire/v1/link.proto",
+            "canopy/wire/v1/content.proto",
             "canopy/wire/v1/index.proto",
         ],
         ["."],

@@ -16,6 +16,7 @@ pub use canopy_supernode::host::StartError;
 
 use crate::client::publications::Publications;
 use crate::client::{Client, DEFAULT_TIMEOUT};
+use crate::content;
 use crate::data_dir::DataDir;
 use crate::event::Events;
 use crate::leaf::Leaf;
@@ -31,6 +32,7 @@ pub struct Builder {
     setup: Setup,
     timeout: Option<Duration>,
     relay_only: bool,
+    upload: Option<Bandwidth>,
 }
 
 impl Builder {
@@ -143,6 +145,13 @@ impl Builder {
         self
     }
 
+    /// At what rate content is sent to other leaves, all of it together; by default
+    /// the uplink.
+    pub fn upload(mut self, limit: Bandwidth) -> Self {
+        self.upload = Some(limit);
+        self
+    }
+
     /// How long a request may take; 10 s by default.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -189,7 +198,17 @@ impl Builder {
             Some(list) => Client::keeping(calls, identity, timeout, list),
             None => Client::new(calls, identity, timeout),
         };
-        Ok(Leaf::new(node, client, plan.data_dir).relay_only(self.relay_only))
+        let shares = plan.data_dir.as_deref();
+        let shares = !plan.visit && shares.is_some_and(content::any_kept);
+        let upload = self.upload.or(plan.uplink).map(|upload| upload.0);
+        let leaf = Leaf::new(node, client, plan.data_dir)
+            .relay_only(self.relay_only)
+            .upload_bps(upload);
+        if shares {
+            let opened = leaf.hub();
+            opened.map_err(|error| StartError::Peer(error.to_string()))?;
+        }
+        Ok(leaf)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The handle of a running leaf: what an app holds.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::client::{
     Client, ClientStats, Consistency, Error, Hash, Item, Location, Page, Provider, Query,
     SendError, Sent, Stored, Value,
 };
+use crate::content::{self, ContentStats, Fetch, FetchError, Hub, ShareError, Shared};
 use crate::data_dir::DataDir;
 use crate::event::Events;
 use crate::links::LeafLinks;
@@ -50,7 +52,9 @@ pub struct Leaf<N: Node = PeerNode> {
     data_dir: Option<Arc<DataDir>>,
     arrivals: Arc<Arrivals<N>>,
     links: Arc<Mutex<Option<Arc<LeafLinks>>>>,
+    content: Arc<Mutex<Option<Arc<Hub<N>>>>>,
     relay_only: bool,
+    upload_bps: Option<u64>,
 }
 
 impl<N: Node> fmt::Debug for Leaf<N> {
@@ -69,13 +73,21 @@ impl<N: Node> Leaf<N> {
             data_dir,
             arrivals,
             links: Arc::default(),
+            content: Arc::default(),
             relay_only: false,
+            upload_bps: None,
         }
     }
 
     /// Shows no other leaf an address of this one.
     pub(crate) fn relay_only(mut self, relay_only: bool) -> Self {
         self.relay_only = relay_only;
+        self
+    }
+
+    /// Sends content at so many bits a second at most.
+    pub(crate) fn upload_bps(mut self, upload_bps: Option<u64>) -> Self {
+        self.upload_bps = upload_bps;
         self
     }
 
@@ -262,6 +274,66 @@ impl<N: Node> Leaf<N> {
         Ok(links.insert(opened).links.clone())
     }
 
+    /// Shares a file, or a folder with all files in it, and announces it; others
+    /// [fetch](Leaf::fetch) it by the hash that is returned. It is read once, and
+    /// served from where it is: what changes there is not served any more. With a
+    /// data directory it stays shared after a restart, until
+    /// [`Leaf::unshare`].
+    ///
+    /// Empty folders and symbolic links are left out. At most 256 GiB and 32 768
+    /// files.
+    pub async fn share(&self, path: impl AsRef<Path>) -> Result<Shared, ShareError> {
+        let hashed = Box::new(|_| {});
+        self.share_watched(path.as_ref(), hashed).await
+    }
+
+    /// The same; `hashed` hears how many bytes were read since it heard last.
+    pub async fn share_watched(
+        &self,
+        path: impl AsRef<Path>,
+        hashed: content::Hashed,
+    ) -> Result<Shared, ShareError> {
+        content::share(&self.hub()?, path.as_ref(), hashed).await
+    }
+
+    /// Shares it no more, or what was fetched. False: it was not shared.
+    pub async fn unshare(&self, content: Hash) -> Result<bool, ShareError> {
+        content::unshare(&self.hub()?, content).await
+    }
+
+    /// All that this leaf shares: what it was told to, and what it fetched or is
+    /// fetching.
+    pub fn shares(&self) -> Result<Vec<Shared>, ShareError> {
+        Ok(content::shares(&*self.hub()?))
+    }
+
+    /// Fetches a content from all who have some of it, to `to`, which must not
+    /// exist. Await what is returned, or read its progress meanwhile. Every piece
+    /// is proved before it is written; what has come is kept in `TO.part` if it
+    /// breaks off, and fetched no second time. While it is fetched, and until
+    /// this leaf closes, others fetch it from here too.
+    pub fn fetch(&self, content: Hash, to: impl Into<PathBuf>) -> Fetch {
+        content::start(self.hub().map_err(FetchError::from), content, to.into())
+    }
+
+    /// How much was shared and fetched.
+    pub fn content_stats(&self) -> ContentStats {
+        let hub = self.content.lock();
+        hub.as_ref().map(|hub| hub.stats()).unwrap_or_default()
+    }
+
+    /// What it shares and fetches, opened with the first of it.
+    pub(crate) fn hub(&self) -> Result<Arc<Hub<N>>, LinkError> {
+        let links = self.links()?;
+        let mut hub = self.content.lock();
+        if let Some(hub) = &*hub {
+            return Ok(Arc::clone(hub));
+        }
+        let data_dir = self.data_dir.as_deref();
+        let opened = content::open(self.client.clone(), links, self.upload_bps, data_dir)?;
+        Ok(Arc::clone(hub.insert(opened)))
+    }
+
     /// How this leaf fares, now.
     pub fn status(&self) -> Status {
         self.node.status()
@@ -284,7 +356,11 @@ impl<N: Node> Leaf<N> {
         self.arrivals.close();
         let limit = Duration::from_secs(30);
         let links = self.links.lock().take();
+        let hub = self.content.lock().take();
         let closing = async {
+            if let Some(hub) = hub {
+                hub.close().await;
+            }
             if let Some(links) = links {
                 links.links.close().await;
             }

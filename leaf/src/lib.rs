@@ -21,6 +21,7 @@
 //! | module | what is there |
 //! |---|---|
 //! | [`client`] | requests: signed, hedged, checked |
+//! | [`content`] | files and folders, shared and fetched by their hash |
 //! | [`routing`] | what super-nodes bring to this leaf: messages, posts |
 //! | [`settings`] | what can be set, and the configuration file |
 //! | [`data_dir`] | key, port and lock on disk |
@@ -34,6 +35,7 @@ mod builder;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
+pub mod content;
 #[cfg(feature = "cli")]
 pub mod demo;
 mod leaf;
@@ -54,6 +56,7 @@ pub use client::{
     ClientStats, Consistency, Error, Hash, Hit, Item, Located, Location, Page, Provider, Query,
     QueryError, SendError, Sent, Stored, Value,
 };
+pub use content::{ContentStats, Fetch, FetchError, Fetched, Progress, ShareError, Shared};
 pub use data_dir::DataDir;
 pub use event::{Event, EventKind, Events};
 pub use leaf::Leaf;

@@ -5,7 +5,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use canopy_leaf::settings::{Bandwidth, Preset, Settings, Stand};
-use canopy_leaf::{Identity, Leaf, PeerAddr};
+use canopy_leaf::{Builder, Identity, Leaf, PeerAddr};
 use canopy_proto::wire::{self, inspect, inspect_reply};
 use canopy_supernode::designation::{Designation, Terms};
 use canopy_supernode::host::{Host, Setup};
@@ -109,7 +109,11 @@ pub(crate) async fn leaf(host: &Host, operator: &Identity) -> Leaf {
 }
 
 pub(crate) async fn leaf_as(host: &Host, operator: &Identity, identity: Identity) -> Leaf {
-    let builder = Leaf::builder().peer(addr(host)).stand(Stand::Never);
-    let builder = builder.operator(operator.node_id()).identity(identity);
+    let builder = builder(host, operator).identity(identity);
     builder.start().await.expect("it starts")
+}
+
+pub(crate) fn builder(host: &Host, operator: &Identity) -> Builder {
+    let builder = Leaf::builder().peer(addr(host)).stand(Stand::Never);
+    builder.operator(operator.node_id())
 }

@@ -1,0 +1,322 @@
+//! Files and folders from leaf to leaf, over links, on loopback.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use canopy_leaf::content::PIECE;
+use canopy_leaf::{
+    Bandwidth, Fetch, FetchError, Fetched, Identity, Leaf, Link, RecvStream, SendStream, ShareError,
+};
+use canopy_supernode::host::Host;
+use common::{builder, host, until, within};
+use futures_util::future::join_all;
+use tempfile::TempDir;
+
+const MIB: usize = 1024 * 1024;
+const PROTOCOL: &str = "canopy/content/1";
+
+/// Bytes of which no two pieces are the same.
+fn data(size: usize) -> Vec<u8> {
+    let mut data = vec![0; size];
+    let mut output = blake3::Hasher::new().update(b"test").finalize_xof();
+    output.fill(&mut data);
+    data
+}
+
+/// A host of an operator, and a folder for what the leaves have.
+struct Net {
+    operator: Identity,
+    host: Host,
+    dir: TempDir,
+}
+
+impl Net {
+    async fn new() -> Self {
+        let operator = Identity::from_secret([1; 32]);
+        let host = host(&operator, 11, &[], false).await;
+        let dir = tempfile::tempdir().unwrap();
+        Self {
+            operator,
+            host,
+            dir,
+        }
+    }
+
+    /// A leaf that others find, which sends at most so many bits a second.
+    async fn leaf(&self, upload: Option<u64>) -> Leaf {
+        let mut builder = builder(&self.host, &self.operator);
+        if let Some(upload) = upload {
+            builder = builder.upload(Bandwidth(upload));
+        }
+        let leaf = builder.start().await.unwrap();
+        let me = leaf.node_id();
+        until(async || leaf.locate(me).await.ok()?.map(drop)).await;
+        leaf
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn file(&self, name: &str, size: usize) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, data(size)).unwrap();
+        path
+    }
+
+    async fn close(self, leaves: Vec<Leaf>) {
+        within(join_all(leaves.iter().map(Leaf::close))).await;
+        within(self.host.close()).await;
+    }
+}
+
+async fn done(fetch: Fetch) -> Result<Fetched, FetchError> {
+    within(async { fetch.await }).await
+}
+
+fn same(a: &Path, b: &Path) {
+    assert!(
+        fs::read(a).unwrap() == fs::read(b).unwrap(),
+        "{b:?} differs"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_and_a_folder_are_shared_and_fetched() {
+    let net = Net::new().await;
+    let (a, b) = (net.leaf(None).await, net.leaf(None).await);
+    for (name, size) in [("none", 0), ("small", 5), ("large", 3 * MIB + 17)] {
+        let file = net.file(name, size);
+        let shared = within(a.share(&file)).await.unwrap();
+        assert_eq!(shared.content, blake3::hash(&data(size)));
+        assert_eq!((shared.bytes, shared.files), (size as u64, 1));
+        let to = net.path(&format!("{name} fetched"));
+        let mut fetch = b.fetch(shared.content, &to);
+        let mut last = fetch.progress();
+        while let Some(progress) = within(fetch.next()).await {
+            assert!(progress.bytes >= last.bytes);
+            last = progress;
+        }
+        let fetched = done(fetch).await.unwrap();
+        assert_eq!((fetched.bytes, fetched.files), (size as u64, 1));
+        same(&file, &to);
+        assert!(!net.path(&format!("{name} fetched.part")).exists());
+    }
+
+    let folder = net.path("folder");
+    fs::create_dir_all(folder.join("deep/er")).unwrap();
+    for (name, size) in [("a", 0), ("b", 2 * MIB), (".hidden", 7), ("deep/er/c", 9)] {
+        fs::write(folder.join(name), data(size)).unwrap();
+    }
+    for number in 0..100 {
+        fs::write(folder.join(format!("deep/{number}")), format!("{number}")).unwrap();
+    }
+    let shared = within(a.share(&folder)).await.unwrap();
+    assert_eq!(shared.files, 104);
+    let to = net.path("folder fetched");
+    let fetched = done(b.fetch(shared.content, &to)).await.unwrap();
+    assert_eq!((fetched.files, fetched.bytes), (104, shared.bytes));
+    for name in ["a", "b", ".hidden", "deep/er/c", "deep/0", "deep/99"] {
+        same(&folder.join(name), &to.join(name));
+    }
+    // Whoever fetched it is a provider too, and has the same folder.
+    assert_eq!(within(b.share(&to)).await.unwrap().content, shared.content);
+    let c = net.leaf(None).await;
+    within(a.unshare(shared.content)).await.unwrap();
+    let again = done(c.fetch(shared.content, net.path("again"))).await;
+    assert_eq!(again.unwrap().files, 104);
+    assert!(b.content_stats().uploaded > 2 * MIB as u64);
+    net.close(vec![a, b, c]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_done_is_said() {
+    let net = Net::new().await;
+    let (a, b) = (net.leaf(None).await, net.leaf(None).await);
+    let missing = within(a.share(net.path("nowhere"))).await;
+    assert!(
+        matches!(missing, Err(ShareError::Read { .. })),
+        "{missing:?}"
+    );
+    let unknown = done(b.fetch(blake3::hash(b"x"), net.path("x"))).await;
+    assert!(
+        matches!(unknown, Err(FetchError::NoProvider(_))),
+        "{unknown:?}"
+    );
+    let file = net.file("file", 2 * MIB);
+    let shared = within(a.share(&file)).await.unwrap();
+    let there = done(b.fetch(shared.content, &file)).await;
+    assert!(matches!(there, Err(FetchError::Exists(_))), "{there:?}");
+    let own = done(a.fetch(shared.content, net.path("own"))).await;
+    assert!(matches!(own, Err(FetchError::Own(_))), "{own:?}");
+    fs::write(net.path("plain"), b"").unwrap();
+    let within_file = done(b.fetch(shared.content, net.path("plain/x"))).await;
+    assert!(
+        matches!(within_file, Err(FetchError::Disk { .. })),
+        "{within_file:?}"
+    );
+    fs::write(net.path("fake"), b"canopy folder 1\nwhatever").unwrap();
+    let fake = within(a.share(net.path("fake"))).await;
+    assert!(matches!(fake, Err(ShareError::Manifest(_))), "{fake:?}");
+    // What changed on disk is not served.
+    fs::write(&file, data(3)).unwrap();
+    let mut fetch = b.fetch(shared.content, net.path("changed"));
+    until(async || a.shares().unwrap().is_empty().then_some(())).await;
+    assert_eq!(fetch.progress().bytes, 0);
+    assert!(within(fetch.next()).await.is_some());
+    drop(fetch);
+    net.close(vec![a, b]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_providers_send_at_once() {
+    let net = Net::new().await;
+    let file = net.file("file", 12 * MIB);
+    let mut leaves = Vec::new();
+    let mut content = None;
+    for _ in 0..3 {
+        // Slow enough that none does it alone before the others are linked to.
+        let leaf = net.leaf(Some(16_000_000)).await;
+        content = Some(within(leaf.share(&file)).await.unwrap().content);
+        leaves.push(leaf);
+    }
+    let to = net.path("to");
+    let fetcher = net.leaf(None).await;
+    done(fetcher.fetch(content.unwrap(), &to)).await.unwrap();
+    same(&file, &to);
+    for leaf in &leaves {
+        let sent = leaf.content_stats().uploaded;
+        assert!(sent > 2 * MIB as u64, "one sent {sent}");
+    }
+    assert_eq!(fetcher.content_stats().pieces, 12);
+    leaves.push(fetcher);
+    net.close(leaves).await;
+}
+
+/// Takes links for content and passes all of it to another leaf and back, but for
+/// one bit at the end of each piece.
+async fn lie(liar: Leaf, honest: canopy_leaf::NodeId) {
+    let mut acceptor = liar.accept(PROTOCOL).unwrap();
+    while let Some(link) = acceptor.next().await {
+        let onward = liar.connect(honest, PROTOCOL).await.unwrap();
+        tokio::spawn(pass(link, onward));
+    }
+}
+
+async fn pass(link: Link, onward: Link) {
+    while let Ok((send, recv)) = link.accept().await {
+        let Ok((to, from)) = onward.open().await else {
+            return;
+        };
+        tokio::spawn(copy(recv, to, false));
+        tokio::spawn(copy(from, send, true));
+    }
+}
+
+async fn copy(mut from: RecvStream, mut to: SendStream, wrong: bool) {
+    let mut all = 0;
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(Some(count)) = from.read(&mut buffer).await {
+        all += count;
+        if wrong && all > PIECE as usize / 2 {
+            buffer[0] ^= 1;
+        }
+        if to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_sends_what_is_wrong_is_found_out_and_the_rest_comes_from_others() {
+    let net = Net::new().await;
+    let file = net.file("file", 8 * MIB);
+    // The liar is the faster one.
+    let honest = net.leaf(Some(32_000_000)).await;
+    let content = within(honest.share(&file)).await.unwrap().content;
+    let source = net.leaf(None).await;
+    within(source.share(&file)).await.unwrap();
+    let liar = net.leaf(None).await;
+    let lying = tokio::spawn(lie(liar.clone(), source.node_id()));
+    within(source.unprovide(content)).await.unwrap();
+    within(liar.provide(content, 8 * MIB as u64)).await.unwrap();
+    let fetcher = net.leaf(None).await;
+    let to = net.path("to");
+    let mut fetch = fetcher.fetch(content, &to);
+    let mut refused = 0;
+    while let Some(progress) = within(fetch.next()).await {
+        refused = refused.max(progress.refused);
+    }
+    done(fetch).await.unwrap();
+    same(&file, &to);
+    assert_eq!(refused, 1);
+    assert_eq!(fetcher.content_stats().refused, 1);
+    lying.abort();
+    net.close(vec![honest, source, liar, fetcher]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fetch_that_was_cut_off_fetches_nothing_twice() {
+    let net = Net::new().await;
+    let (file, to) = (net.file("file", 12 * MIB), net.path("to"));
+    let seeder = net.leaf(Some(24_000_000)).await;
+    let content = within(seeder.share(&file)).await.unwrap().content;
+    let first = net.leaf(None).await;
+    let mut fetch = first.fetch(content, &to);
+    while fetch.progress().bytes < 4 * PIECE {
+        within(fetch.next()).await.expect("it goes on");
+    }
+    drop(fetch);
+    within(first.close()).await;
+    let before = seeder.content_stats().uploaded;
+
+    let second = net.leaf(None).await;
+    let mut fetch = until(async || {
+        let mut fetch = second.fetch(content, &to);
+        // The last write of the first may not be over yet.
+        within(fetch.next()).await.map(|_| fetch)
+    })
+    .await;
+    let there = fetch.progress().bytes;
+    assert!(there >= 4 * PIECE, "{there}");
+    while within(fetch.next()).await.is_some() {}
+    done(fetch).await.unwrap();
+    same(&file, &to);
+    let (pieces, sent) = (
+        second.content_stats().pieces,
+        seeder.content_stats().uploaded - before,
+    );
+    assert!(
+        pieces * PIECE <= 12 * PIECE - there + PIECE,
+        "{pieces} {there}"
+    );
+    assert!(sent < 12 * PIECE - there + PIECE, "{sent} {there}");
+    net.close(vec![seeder, second]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_who_fetch_from_one_slow_line_bring_it_to_each_other() {
+    let net = Net::new().await;
+    let file = net.file("file", 24 * MIB);
+    let seeder = net.leaf(Some(20_000_000)).await;
+    let content = within(seeder.share(&file)).await.unwrap().content;
+    let leaves = within(join_all((0..10).map(|_| net.leaf(None)))).await;
+    let fetches = leaves.iter().enumerate();
+    let fetches = fetches.map(|(number, leaf)| {
+        let to = net.path(&format!("to {number}"));
+        done(leaf.fetch(content, to))
+    });
+    for fetched in join_all(fetches).await {
+        same(&file, &fetched.unwrap().path);
+    }
+    let sent = seeder.content_stats().uploaded as f64 / (24 * MIB) as f64;
+    println!("the seeder sent {sent:.2} times the file");
+    assert!(sent < 2.5, "{sent}");
+    let mut all = leaves;
+    all.push(seeder);
+    net.close(all).await;
+}
