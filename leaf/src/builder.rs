@@ -32,7 +32,6 @@ pub struct Builder {
     setup: Setup,
     timeout: Option<Duration>,
     relay_only: bool,
-    upload: Option<Bandwidth>,
 }
 
 impl Builder {
@@ -148,7 +147,7 @@ impl Builder {
     /// At what rate content is sent to other leaves, all of it together; by default
     /// the uplink.
     pub fn upload(mut self, limit: Bandwidth) -> Self {
-        self.upload = Some(limit);
+        self.setup.settings.upload = Some(limit);
         self
     }
 
@@ -187,6 +186,7 @@ impl Builder {
         open: impl AsyncFn(Plan) -> Result<N, StartError>,
     ) -> Result<Leaf<N>, StartError> {
         let timeout = self.timeout.unwrap_or(DEFAULT_TIMEOUT);
+        let upload = self.setup.settings.upload;
         let mut plan = self.setup.plan().await?;
         let publications = publications(&plan).await?;
         let node = plan.open(open).await?;
@@ -200,10 +200,9 @@ impl Builder {
         };
         let shares = plan.data_dir.as_deref();
         let shares = !plan.visit && shares.is_some_and(content::any_kept);
-        let upload = self.upload.or(plan.uplink).map(|upload| upload.0);
         let leaf = Leaf::new(node, client, plan.data_dir)
             .relay_only(self.relay_only)
-            .upload_bps(upload);
+            .upload_bps(upload.or(plan.uplink).map(|upload| upload.0));
         if shares {
             let opened = leaf.hub();
             opened.map_err(|error| StartError::Peer(error.to_string()))?;

@@ -14,6 +14,11 @@ impl Source for Leaf {
         metrics.count(&id::CLIENT_RETRIES, &[], stats.retried);
         metrics.set(&id::CLIENT_KEPT, &[], stats.kept as f64);
         metrics.count(&id::CLIENT_REFRESHES, &[], stats.refreshed);
+        let content = self.content_stats();
+        metrics.count(&id::CONTENT_SENT, &[], content.uploaded);
+        metrics.count(&id::CONTENT_FETCHED, &[], content.downloaded);
+        metrics.count(&id::CONTENT_PIECES, &[], content.pieces);
+        metrics.count(&id::CONTENT_REFUSED, &[], content.refused);
         metrics.render()
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use canopy_proto::leaf as pb;
 use canopy_proto::leaf::leaf_server::{Leaf, LeafServer};
-use canopy_proto::leaf::{link_output, link_path};
+use canopy_proto::leaf::{fetch_update, link_output, link_path, share_update};
 use futures_util::stream::{self, Stream};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -27,6 +27,16 @@ struct Daemon {
 
 fn id() -> String {
     "ab".repeat(32)
+}
+
+fn content(path: String) -> pb::SharedContent {
+    pb::SharedContent {
+        content: id(),
+        path,
+        bytes: 7,
+        files: 1,
+        whole: true,
+    }
 }
 
 #[async_trait]
@@ -226,6 +236,47 @@ impl Leaf for Daemon {
         });
         let replies: Vec<_> = replies.collect();
         Ok(Response::new(Box::pin(stream::iter(replies))))
+    }
+
+    type ShareStream = Pin<Box<dyn Stream<Item = Result<pb::ShareUpdate, Status>> + Send>>;
+
+    async fn share(&self, request: Request<pb::ShareRequest>) -> Reply<Self::ShareStream> {
+        let shared = share_update::What::Shared(content(request.into_inner().path));
+        let whats = [share_update::What::Hashed(5), shared];
+        let updates = whats.map(|what| Ok(pb::ShareUpdate { what: Some(what) }));
+        Ok(Response::new(Box::pin(stream::iter(updates))))
+    }
+
+    async fn unshare(&self, _: Request<pb::UnshareRequest>) -> Reply<pb::UnshareReply> {
+        Ok(Response::new(pb::UnshareReply { found: false }))
+    }
+
+    async fn list_shares(&self, _: Request<pb::ListSharesRequest>) -> Reply<pb::ListSharesReply> {
+        Ok(Response::new(pb::ListSharesReply {
+            shares: vec![content("/notes".into())],
+            stats: None,
+        }))
+    }
+
+    type FetchStream = Pin<Box<dyn Stream<Item = Result<pb::FetchUpdate, Status>> + Send>>;
+
+    async fn fetch(&self, request: Request<pb::FetchRequest>) -> Reply<Self::FetchStream> {
+        let ask = request.into_inner();
+        if ask.content != id() {
+            return Err(Status::not_found("nobody shares it now"));
+        }
+        let progress = pb::FetchProgress {
+            bytes: 3,
+            total: 7,
+            providers: 2,
+            ..pb::FetchProgress::default()
+        };
+        let whats = [
+            fetch_update::What::Progress(progress),
+            fetch_update::What::Fetched(content(ask.to)),
+        ];
+        let updates = whats.map(|what| Ok(pb::FetchUpdate { what: Some(what) }));
+        Ok(Response::new(Box::pin(stream::iter(updates))))
     }
 
     type EventsStream = Pin<Box<dyn Stream<Item = Result<pb::Event, Status>> + Send>>;
@@ -445,6 +496,37 @@ fn posts_are_counted_and_printed_until_the_reader_is_dropped() {
     let dropped = daemon.leaf(&["subscribe", "news"]);
     assert_eq!(printed(&dropped, 4), "ababababab  news\n");
     assert!(String::from_utf8_lossy(&dropped.stderr).contains("not read"));
+}
+
+#[test]
+fn a_path_is_shared_and_a_hash_fetched() {
+    let daemon = start();
+    assert_eq!(printed(&daemon.leaf(&["share", "notes"]), 0), id() + "\n");
+    let shared = json(&daemon.leaf(&["share", "notes", "--json"]));
+    // The daemon may run in another folder.
+    let path = std::env::current_dir().unwrap().join("notes");
+    assert_eq!(shared["path"], path.to_str().unwrap());
+    let alone = daemon.leaf(&["share", "notes", "--stay"]);
+    printed(&alone, 2);
+    assert!(String::from_utf8_lossy(&alone.stderr).contains("--peer"));
+    let list = printed(&daemon.leaf(&["shares"]), 0);
+    assert_eq!(list, format!("{}  7 B, 1 file(s)  /notes\n", id()));
+    printed(&daemon.leaf(&["unshare", &id()]), 1);
+
+    let fetched = printed(&daemon.leaf(&["fetch", &id(), "--to", "/x"]), 0);
+    assert_eq!(fetched, "7 B, 1 file(s): /x\n");
+    let told = printed(&daemon.leaf(&["fetch", &id(), "--json"]), 0);
+    let lines: Vec<serde_json::Value> = told
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let (first, last) = (&lines[0], &lines[1]);
+    assert_eq!(
+        (&first["bytes"], &first["providers"]),
+        (&3.into(), &2.into())
+    );
+    assert!(last["path"].as_str().unwrap().ends_with("abababababababab"));
+    printed(&daemon.leaf(&["fetch", &"cd".repeat(32)]), 1);
 }
 
 #[test]

@@ -7,10 +7,14 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use canopy_leaf::api::Api;
 use canopy_leaf::content::PIECE;
 use canopy_leaf::{
     Bandwidth, Fetch, FetchError, Fetched, Identity, Leaf, Link, RecvStream, SendStream, ShareError,
 };
+use canopy_proto::leaf as pb;
+use canopy_proto::leaf::leaf_client::LeafClient;
+use canopy_proto::leaf::{fetch_update, share_update};
 use canopy_supernode::host::Host;
 use common::{builder, host, until, within};
 use futures_util::future::join_all;
@@ -319,4 +323,87 @@ async fn ten_who_fetch_from_one_slow_line_bring_it_to_each_other() {
     let mut all = leaves;
     all.push(seeder);
     net.close(all).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn content_travels_through_the_api() {
+    let net = Net::new().await;
+    let (a, b) = (net.leaf(None).await, net.leaf(None).await);
+    let file = net.file("file", 2 * MIB);
+    let mut clients = Vec::new();
+    let (close, closing) = tokio::sync::watch::channel(false);
+    for leaf in [&a, &b] {
+        let api = Api::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let url = format!("http://{}", api.addr());
+        let mut closing = closing.clone();
+        tokio::spawn(api.serve(leaf.clone(), async move {
+            let _ = closing.changed().await;
+        }));
+        clients.push(LeafClient::connect(url).await.unwrap());
+    }
+    let path = file.to_str().unwrap().to_owned();
+    let relative = pb::ShareRequest { path: "x".into() };
+    let refused = clients[0].share(relative).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    let updates = clients[0].share(pb::ShareRequest { path }).await;
+    let mut updates = updates.unwrap().into_inner();
+    let shared = loop {
+        let update = within(updates.message()).await.unwrap().unwrap();
+        if let Some(share_update::What::Shared(shared)) = update.what {
+            break shared;
+        }
+    };
+    assert_eq!(shared.bytes, 2 * PIECE);
+    let to = net.path("to");
+    let ask = pb::FetchRequest {
+        content: shared.content.clone(),
+        to: to.to_str().unwrap().to_owned(),
+    };
+    let mut updates = clients[1].fetch(ask.clone()).await.unwrap().into_inner();
+    let (mut last, mut fetched) = (0, None);
+    while let Some(update) = within(updates.message()).await.unwrap() {
+        match update.what.unwrap() {
+            fetch_update::What::Progress(progress) => last = progress.bytes,
+            fetch_update::What::Fetched(content) => fetched = Some(content),
+        }
+    }
+    assert_eq!(
+        (last, fetched.unwrap().content),
+        (2 * PIECE, shared.content.clone())
+    );
+    same(&file, &to);
+    let mut again = clients[1].fetch(ask).await.unwrap().into_inner();
+    let told = within(again.message()).await.unwrap_err();
+    assert_eq!(told.code(), tonic::Code::AlreadyExists);
+
+    let list = clients[1].list_shares(pb::ListSharesRequest {}).await;
+    let list = list.unwrap().into_inner();
+    assert_eq!((list.shares.len(), list.stats.unwrap().pieces), (1, 2));
+    let content = shared.content;
+    let gone = clients[1].unshare(pb::UnshareRequest { content }).await;
+    assert!(gone.unwrap().into_inner().found);
+    close.send(true).unwrap();
+    net.close(vec![a, b]).await;
+}
+
+/// What the README shows is what the examples do.
+#[test]
+fn the_programs_of_the_readme_are_the_examples() {
+    let base = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(base.join("../README.md")).unwrap();
+    for name in ["chat", "share"] {
+        let file = format!("leaf/examples/{name}.rs");
+        let example = fs::read_to_string(base.join("..").join(&file)).unwrap();
+        let lines: Vec<&str> = example.lines().map(str::trim).collect();
+        let (_, after) = readme.split_once(&file).unwrap();
+        let (_, program) = after.split_once("```rust\n").unwrap();
+        let (program, _) = program.split_once("```").unwrap();
+        let own: Vec<&str> = program.lines().map(str::trim).collect();
+        assert!(own.len() <= 15, "{name} has {} lines", own.len());
+        // They differ in where the arguments come from.
+        let given = |line: &&&str| line.contains("peer(") || line.contains("args()");
+        for line in own.iter().filter(|line| !given(line)) {
+            assert!(lines.contains(line), "{file} lacks {line:?}");
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! It has no credentials, so it must never listen where another machine can
 //! connect.
 
+mod content;
 pub(crate) mod convert;
 mod events;
 mod link;

@@ -10,6 +10,7 @@ use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::content;
 use super::convert;
 use super::events;
 use super::link;
@@ -300,6 +301,49 @@ impl<N: Node> Calls for Service<N> {
         let pings = link::ping(self.leaf.clone(), request.into_inner())?;
         Ok(Response::new(Box::pin(
             pings.take_until(Box::pin(self.closing())),
+        )))
+    }
+
+    type ShareStream = content::Shares;
+
+    async fn share(
+        &self,
+        request: Request<pb::ShareRequest>,
+    ) -> Result<Response<content::Shares>, Status> {
+        let updates = content::share(self.leaf.clone(), &request.get_ref().path)?;
+        Ok(Response::new(Box::pin(
+            updates.take_until(Box::pin(self.closing())),
+        )))
+    }
+
+    async fn unshare(
+        &self,
+        request: Request<pb::UnshareRequest>,
+    ) -> Result<Response<pb::UnshareReply>, Status> {
+        let hash = convert::hash(&request.get_ref().content)?;
+        let found = self.leaf.unshare(hash).await;
+        let found = found.map_err(content::share_error)?;
+        Ok(Response::new(pb::UnshareReply { found }))
+    }
+
+    async fn list_shares(
+        &self,
+        _: Request<pb::ListSharesRequest>,
+    ) -> Result<Response<pb::ListSharesReply>, Status> {
+        let shares = self.leaf.shares().map_err(content::share_error)?;
+        let reply = content::list(&shares, self.leaf.content_stats());
+        Ok(Response::new(reply))
+    }
+
+    type FetchStream = content::Fetches;
+
+    async fn fetch(
+        &self,
+        request: Request<pb::FetchRequest>,
+    ) -> Result<Response<content::Fetches>, Status> {
+        let updates = content::fetch(&self.leaf, request.get_ref())?;
+        Ok(Response::new(Box::pin(
+            updates.take_until(Box::pin(self.closing())),
         )))
     }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use blake3::Hash;
 use canopy_core::keyspace::NodeId;
 use canopy_supernode::cli::flags::{HttpFlag, PeerFlags};
 use clap::{Args, Parser, Subcommand};
@@ -11,7 +12,7 @@ use clap_complete::Shell;
 
 use super::failure::{EXIT_CODES, Failure};
 use crate::demo::DemoArgs;
-use crate::settings::{Settings, parse_duration};
+use crate::settings::{Bandwidth, Settings, parse_duration};
 
 /// A leaf of a Canopy overlay: signed values, searchable items, and
 /// super-nodes that the peers elect among themselves.
@@ -48,6 +49,14 @@ pub(super) enum Command {
     Broadcast(BroadcastArgs),
     /// Prints the posts of a topic as they come
     Subscribe(SubscribeArgs),
+    /// Shares a file or folder with all who know its hash, and prints that
+    Share(ShareArgs),
+    /// Shares a content no more
+    Unshare(UnshareArgs),
+    /// Lists what this leaf shares
+    Shares(SharesArgs),
+    /// Fetches what others share, from all who have some of it
+    Fetch(FetchArgs),
     /// Joins standard input and output to those of another leaf's `pipe`
     Pipe(PipeArgs),
     /// Measures the way to another leaf, and tells which it is
@@ -90,6 +99,71 @@ pub(super) struct RunArgs {
     pub(super) common: Common,
     #[command(flatten)]
     pub(super) http: HttpFlag,
+    #[command(flatten)]
+    pub(super) upload: UploadFlag,
+}
+
+/// The flag of commands that send content.
+#[derive(Args, Debug)]
+pub(super) struct UploadFlag {
+    /// Rate at which content is sent to other leaves [default: the uplink]
+    #[arg(
+        long,
+        env = "CANOPY_UPLOAD",
+        value_name = "RATE",
+        hide_env_values = true
+    )]
+    upload: Option<Bandwidth>,
+}
+
+impl UploadFlag {
+    /// The flag, over the settings.
+    pub(super) fn over(&self, settings: Settings) -> Settings {
+        Settings {
+            upload: self.upload.or(settings.upload),
+            ..settings
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(super) struct ShareArgs {
+    /// A file, or a folder with all in it
+    pub(super) path: PathBuf,
+    /// Share without a daemon: join by --peer and stay until interrupted
+    #[arg(long)]
+    pub(super) stay: bool,
+    #[command(flatten)]
+    pub(super) upload: UploadFlag,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct UnshareArgs {
+    /// What `share` printed
+    #[arg(value_name = "HASH")]
+    pub(super) content: Hash,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct SharesArgs {
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct FetchArgs {
+    /// What `share` printed
+    #[arg(value_name = "HASH")]
+    pub(super) content: Hash,
+    /// File or folder to make [default: the first 16 digits of the hash]
+    #[arg(long, value_name = "PATH")]
+    pub(super) to: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) common: Common,
 }
 
 #[derive(Args, Debug)]
@@ -259,7 +333,7 @@ pub(super) struct CompletionArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::{Bandwidth, Stand};
+    use crate::settings::Stand;
     use clap::CommandFactory;
 
     #[test]
@@ -313,6 +387,8 @@ mod tests {
             &["leaf", "get", "a", "--publisher", "me"],
             &["leaf", "search", "a", "--limit", "0"],
             &["leaf", "locate", "me"],
+            &["leaf", "fetch", "it"],
+            &["leaf", "share", "it", "--upload", "fast"],
             &["leaf", "publish"],
         ] {
             assert!(Cli::try_parse_from(wrong).is_err(), "{wrong:?}");

@@ -71,7 +71,7 @@ impl Backend {
             };
         }
         if !common.peer.peers.is_empty() {
-            return Self::join(settings).await;
+            return Self::join(settings, true).await;
         }
         let (path, addrs) = match settings.data_dir {
             Some(path) => {
@@ -111,8 +111,18 @@ impl Backend {
         }
     }
 
-    async fn join(mut settings: Settings) -> Result<Self, Failure> {
-        // Gone again within seconds: no burden to put on a visitor.
+    /// A leaf in this process that others find, with these settings.
+    pub(super) async fn stay(settings: Settings) -> Result<Self, Failure> {
+        match settings.peers.is_empty() {
+            true => Err(Failure::usage(
+                "--stay joins by a peer: give --peer PEER, or leave --stay out and let the daemon share it",
+            )),
+            false => Self::join(settings, false).await,
+        }
+    }
+
+    async fn join(mut settings: Settings, visit: bool) -> Result<Self, Failure> {
+        // Gone again soon: no burden to put on a visitor.
         settings.stand = Some(Stand::Never);
         let data_dir = match settings.data_dir.take() {
             Some(path) => match DataDir::open(&path) {
@@ -129,7 +139,7 @@ impl Backend {
         let builder = Leaf::builder()
             .settings(settings)
             .open_data_dir(Arc::new(data_dir))
-            .visit(true);
+            .visit(visit);
         let leaf = builder.start().await?;
         let (_, closed) = watch::channel(false);
         Ok(Self::Joined(

@@ -21,7 +21,7 @@ use crate::leaf::Leaf;
 use crate::node::Node;
 
 pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
-    let mut settings = args.common.settings()?;
+    let mut settings = args.upload.over(args.common.settings()?);
     let control = [
         &settings.control_tls,
         &settings.control_access,
@@ -50,8 +50,8 @@ pub(super) async fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         leaf = builder.start_watched() => leaf?,
         () = &mut closing => return Ok(ExitCode::SUCCESS),
     };
-    // Others may measure the way here, whether this leaf opens links or not.
-    leaf.links()
+    // Others may measure the way here and fetch, whether this leaf does so or not.
+    leaf.hub()
         .map_err(|error| Failure::local(error.to_string()))?;
     let http = http.serve(leaf.clone());
     let out = anstream::stdout();

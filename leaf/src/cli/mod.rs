@@ -8,6 +8,7 @@
 //! | `backend` | finds the daemon, or joins for the moment |
 //! | `commands`, `publish` | the other sub-commands |
 //! | `routing` | messages and topics |
+//! | `content` | `leaf share`, `unshare`, `shares` and `fetch` |
 //! | `link` | `leaf pipe` and `leaf ping` |
 //! | [`scan`] | files as items |
 //! | `human` | output for people |
@@ -16,6 +17,7 @@
 mod args;
 mod backend;
 mod commands;
+mod content;
 mod daemon;
 mod demo;
 mod failure;
@@ -51,6 +53,10 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Listen(args) => routing::listen(args).await,
         Command::Broadcast(args) => routing::broadcast(args).await,
         Command::Subscribe(args) => routing::subscribe(args).await,
+        Command::Share(args) => content::share(args).await,
+        Command::Unshare(args) => content::unshare(args).await,
+        Command::Shares(args) => content::shares(args).await,
+        Command::Fetch(args) => content::fetch(args).await,
         Command::Pipe(args) => link::pipe(args).await,
         Command::Ping(args) => link::ping(args).await,
         Command::Status(args) => commands::status(args).await,

@@ -114,6 +114,7 @@ impl PeerFlags {
             data_dir: self.data_dir.clone(),
             stand: self.stand,
             uplink: self.uplink,
+            upload: None,
             api: None,
             http: None,
             control: None,

@@ -345,6 +345,16 @@ catalogue! {
         CLIENT_REFRESHES: Counter Count "canopy_client_refreshes_total" []
             "Refreshes of such records.";
     }
+    "Content of this leaf (`leaf run` only)" {
+        CONTENT_SENT: Counter Bytes "canopy_content_sent_bytes_total" []
+            "Bytes of pieces that were sent to other leaves, proofs included.";
+        CONTENT_FETCHED: Counter Bytes "canopy_content_fetched_bytes_total" []
+            "Bytes of pieces that came from other leaves, proofs included.";
+        CONTENT_PIECES: Counter Count "canopy_content_pieces_total" []
+            "Pieces that came and are on disk.";
+        CONTENT_REFUSED: Counter Count "canopy_content_refused_total" []
+            "Pieces and sizes whose proof did not hold; who sent one is asked no more in that fetch.";
+    }
     "The process" {
         PROCESS_CPU: Counter Seconds "process_cpu_seconds_total" []
             "Processor time used, in whole seconds.";

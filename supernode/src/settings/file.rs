@@ -92,6 +92,7 @@ mod tests {
             data_dir = "/var/lib/canopy"
             stand = "never"
             uplink = "20 Mbit/s"
+            upload = "10 Mbit/s"
             api = "127.0.0.1:4480"
             http = "127.0.0.1:9477"
             control = "127.0.0.1:4481"
@@ -109,6 +110,7 @@ mod tests {
         let settings = Settings::parse(&text).unwrap();
         assert_eq!(settings.peers.len(), 2);
         assert_eq!(settings.uplink, Some(Bandwidth(20_000_000)));
+        assert_eq!(settings.upload, Some(Bandwidth(10_000_000)));
         assert_eq!(settings.stand, Some(Stand::Never));
         assert_eq!(settings.topology, Some(Topology::Hybrid));
         assert_eq!(settings.http.map(|http| http.port()), Some(9477));

@@ -121,6 +121,9 @@ pub struct Settings {
     pub stand: Option<Stand>,
     /// What this peer may send; absent: unlimited.
     pub uplink: Option<Bandwidth>,
+    /// At what rate a leaf sends content to others, all of it together; absent: as
+    /// the uplink.
+    pub upload: Option<Bandwidth>,
     /// Where the local gRPC API listens; loopback only.
     pub api: Option<SocketAddr>,
     /// Where a daemon's HTTP port listens: metrics, health, readiness. Absent:
@@ -161,6 +164,7 @@ impl Settings {
             data_dir: self.data_dir.or(below.data_dir),
             stand: self.stand.or(below.stand),
             uplink: self.uplink.or(below.uplink),
+            upload: self.upload.or(below.upload),
             api: self.api.or(below.api),
             http: self.http.or(below.http),
             control: self.control.or(below.control),
