@@ -90,9 +90,11 @@ impl Identity {
     /// Encodes and signs `message`.
     pub fn sign(&self, domain: Domain, message: &impl Message) -> wire::Signed {
         let body = Bytes::from(message.encode_to_vec());
+        let (signature, signer) = (self.sign_bytes(domain, &body), self.node_id());
+        crate::memory::made_signature(domain, &signer, &body, &signature);
         wire::Signed {
-            signature: self.sign_bytes(domain, &body),
-            signer: self.node_id().to_bytes(),
+            signature,
+            signer: signer.to_bytes(),
             body,
         }
     }

@@ -370,11 +370,17 @@ impl Core {
             return false;
         };
         let interval = self.config.timing.muster.roster_interval;
-        let before = self.homes.vouched.get(&candidate).copied();
-        let before = before.filter(|(_, at)| now.at.since(*at) < interval);
-        match before {
+        let vouched = &mut self.homes.vouched;
+        let before = vouched.get(&candidate).copied();
+        match before.filter(|(_, at)| now.at.since(*at) < interval) {
             Some((first, _)) => return first != from && homes.contains(&first),
-            None if self.homes.vouched.len() >= MAX_VOUCHED => self.homes.vouched.clear(),
+            None if vouched.len() >= MAX_VOUCHED => {
+                // Forgetting what was asked just now would ask without end.
+                vouched.retain(|_, (_, at)| now.at.since(*at) < interval);
+                if vouched.len() >= MAX_VOUCHED {
+                    return false;
+                }
+            }
             None => {}
         }
         self.homes.vouched.insert(candidate, (from, now.at));
@@ -397,5 +403,49 @@ impl Core {
     pub(super) fn leave_homes(&mut self) {
         self.homes = State::default();
         self.timers.clear(Timer::Homes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{contact_of, core, designation, identity, now_at};
+    use super::*;
+
+    /// One home of `core` names many; of how many the other one is asked.
+    fn asked(core: &mut Core, ms: u64) -> usize {
+        let home = core.homes.nodes()[0];
+        for i in 3..=90 {
+            let mandate = designation(i, &identity(99));
+            assert!(!core.vouched_by_homes(now_at(ms), home, &mandate));
+        }
+        let outputs = std::iter::from_fn(|| core.poll());
+        let asks = |output: &Output| match output {
+            Output::Send { message, .. } => matches!(message.kind, Some(Kind::SeatsAsk(_))),
+            _ => false,
+        };
+        outputs.filter(asks).count()
+    }
+
+    #[test]
+    fn a_leaf_asks_its_other_home_about_a_few_and_about_none_twice_in_a_while() {
+        let mut core = core(200, false, None);
+        let homes = [1, 2].map(|i| contact_of(i).node_id);
+        let entries = [1, 2].map(|i| wire::RosterEntry {
+            mandate: Some(designation(i, &identity(99))),
+            contact: Some(contact_of(i).signed),
+            release: None,
+        });
+        let entries = wire::RosterEntries {
+            entries: entries.into(),
+            dead: Vec::new(),
+        };
+        core.on_roster(now_at(0), homes[0], entries);
+        core.homes.slots = homes.map(Some);
+        assert_eq!(asked(&mut core, 0), MAX_VOUCHED);
+        assert_eq!(asked(&mut core, 1), 0);
+        let mandate = designation(3, &identity(99));
+        assert!(core.vouched_by_homes(now_at(2), homes[1], &mandate));
+        let while_ms = core.config.timing.muster.roster_interval.as_millis() as u64;
+        assert_eq!(asked(&mut core, while_ms), MAX_VOUCHED);
     }
 }

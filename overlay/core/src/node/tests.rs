@@ -18,23 +18,23 @@ use crate::preset::Preset;
 
 const START_MS: u64 = 1_800_000_000_000;
 
-fn identity(i: u8) -> Identity {
+pub(super) fn identity(i: u8) -> Identity {
     Identity::from_secret([i; 32])
 }
 
-fn now_at(ms: u64) -> Now {
+pub(super) fn now_at(ms: u64) -> Now {
     Now {
         at: Time(ms * 1000),
         unix_ms: START_MS + ms,
     }
 }
 
-fn contact_of(i: u8) -> Contact {
+pub(super) fn contact_of(i: u8) -> Contact {
     let addr = SocketAddr::from(([127, 0, 0, 1], 1000 + u16::from(i)));
     Contact::sign(&identity(i), &[addr], "", START_MS)
 }
 
-fn designation(i: u8, operator: &Identity) -> wire::SignedMandate {
+pub(super) fn designation(i: u8, operator: &Identity) -> wire::SignedMandate {
     designation_of(i, 1, operator)
 }
 
@@ -57,7 +57,7 @@ fn designation_of(i: u8, term: u64, operator: &Identity) -> wire::SignedMandate 
     .designate(operator)
 }
 
-fn core(i: u8, serves: bool, uplink_bps: Option<u64>) -> Core {
+pub(super) fn core(i: u8, serves: bool, uplink_bps: Option<u64>) -> Core {
     let operator = identity(99);
     let config = Config {
         network: "test".into(),
