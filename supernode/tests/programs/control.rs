@@ -44,7 +44,7 @@ fn a_host_that_runs_here_is_found_and_asked() {
     );
     for (line, code, words) in [
         (["shards", "3f0"], 2, "64 hexadecimal digits"),
-        (["hot", "flow"], 2, "key, term, publisher"),
+        (["hot", "peer"], 2, "key, term, publisher"),
     ] {
         let line = [&line[..], &["--control", &control]].concat();
         fails(home.path(), &line, code, words);
