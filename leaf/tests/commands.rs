@@ -362,10 +362,10 @@ fn pipe_asks_for_a_peer_or_for_the_next_that_comes() {
     let text = printed(&daemon.leaf(&["pipe", &id(), "--protocol", "mine"]), 0);
     assert!(text.contains("LinkOpen") && text.contains(&id()), "{text}");
     assert!(text.contains("\"mine\""), "{text}");
-    let text = printed(&daemon.leaf(&["pipe", "--listen"]), 0);
+    let text = printed(&daemon.leaf(&["pipe", "--accept"]), 0);
     assert!(text.contains("LinkAccept"), "{text}");
     printed(&daemon.leaf(&["pipe"]), 2);
-    printed(&daemon.leaf(&["pipe", &id(), "--listen"]), 2);
+    printed(&daemon.leaf(&["pipe", &id(), "--accept"]), 2);
 }
 
 #[test]

@@ -58,6 +58,7 @@ pub(super) enum Command {
     /// Fetches what others share, from all who have some of it
     Fetch(FetchArgs),
     /// Joins standard input and output to those of another leaf's `pipe`
+    #[command(visible_alias = "connect")]
     Pipe(PipeArgs),
     /// Measures the way to another leaf, and tells which it is
     Ping(PingArgs),
@@ -289,13 +290,13 @@ pub(super) struct PipeArgs {
     /// Whom to reach; 64 hexadecimal digits
     #[arg(
         value_name = "ID",
-        required_unless_present = "listen",
-        conflicts_with = "listen"
+        required_unless_present = "accept",
+        conflicts_with = "accept"
     )]
     pub(super) node: Option<NodeId>,
     /// Wait for another leaf to reach this one instead
     #[arg(long)]
-    pub(super) listen: bool,
+    pub(super) accept: bool,
     /// What the link is for: both sides give the same name
     #[arg(long, value_name = "NAME", default_value = "canopy/pipe/1")]
     pub(super) protocol: String,
