@@ -1,10 +1,11 @@
-//! Namespaces: one for the internet with a super-node's host, and for each leaf
-//! a router with NAT and a network behind it.
+//! Namespaces: networks, and what is plugged into them. The internet is one; each
+//! router has one behind it, and may itself stand behind another router.
 //!
 //! Routers drop what nobody behind them asked for, before it leaves a trace: else
 //! the kernel takes it for a conversation of the router's own, and gives the leaf
 //! another port.
 
+use std::cell::{Cell, RefCell};
 use std::process::{Command, Stdio};
 
 /// How a router translates and filters.
@@ -19,42 +20,50 @@ pub(crate) enum Nat {
     PortRestricted,
     /// The same, and a port of its own for each that the leaf sends to.
     Symmetric,
+    /// Lets in whatever comes to a port that is in use, from its own side too.
+    Hairpin,
 }
 
 impl Nat {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::FullCone => "full cone",
-            Self::AddressRestricted => "address-restricted",
-            Self::PortRestricted => "port-restricted",
-            Self::Symmetric => "symmetric",
-        }
-    }
-
-    /// The router's rules, for a leaf at `leaf`.
-    fn rules(self, leaf: &str) -> String {
+    /// The rules of a router at `wan`, for the networks behind it: the first host
+    /// in them is `first`.
+    fn rules(self, wan: &str, inside: &str, first: &str) -> String {
         let masquerade = match self {
             Self::Symmetric => "masquerade fully-random",
             _ => "masquerade",
         };
-        let (seen, remember, inbound) = match self {
+        let (table, remember, inbound, outbound) = match self {
             Self::FullCone => (
                 "",
                 "",
-                format!("iifname wan udp dport 1024-65535 dnat to {leaf}"),
+                format!("iifname wan udp dport 1024-65535 dnat to {first}"),
+                String::new(),
             ),
             Self::AddressRestricted => (
                 "set seen { type ipv4_addr; flags dynamic,timeout; timeout 2m; }",
                 "oifname wan update @seen { ip daddr }",
-                format!("iifname wan ip saddr @seen udp dport 1024-65535 dnat to {leaf}"),
+                format!("iifname wan ip saddr @seen udp dport 1024-65535 dnat to {first}"),
+                String::new(),
             ),
-            _ => ("", "", String::new()),
+            Self::Hairpin => (
+                "map inside { type inet_service : ipv4_addr . inet_service; \
+                 flags dynamic,timeout; timeout 2m; }",
+                "oifname wan meta l4proto udp update @inside \
+                 { udp sport : ip saddr . udp sport }",
+                format!("ip daddr {wan} udp dport 1024-65535 dnat ip to udp dport map @inside"),
+                format!("ip saddr {inside} ip daddr {inside} ct status dnat snat to {wan};"),
+            ),
+            Self::PortRestricted | Self::Symmetric => ("", "", String::new(), String::new()),
         };
         format!(
             "table ip router {{
-                {seen}
+                {table}
                 chain in {{ type nat hook prerouting priority -100; {inbound}; }}
-                chain out {{ type nat hook postrouting priority 100; oifname wan {masquerade}; }}
+                chain out {{
+                    type nat hook postrouting priority 100;
+                    {outbound}
+                    oifname wan {masquerade};
+                }}
                 chain pass {{
                     type filter hook forward priority 0;
                     {remember}
@@ -97,58 +106,85 @@ fn run(program: &str, args: &[&str]) {
     assert!(ok, "{program} {} failed", args.join(" "));
 }
 
+/// A network: a bridge in the namespace of its router, or the internet's own.
+pub(crate) struct Network {
+    namespace: String,
+    /// The first three bytes of its addresses.
+    prefix: String,
+    /// Whether its first address is a router, who leads out of it.
+    routed: bool,
+    plugged: Cell<u8>,
+}
+
 /// All namespaces of one run; they are gone when this is dropped.
 pub(crate) struct Net {
-    prefix: String,
-    wan: String,
-    host: String,
-    made: std::cell::RefCell<Vec<String>>,
+    name: String,
+    made: RefCell<Vec<String>>,
+    pub(crate) internet: Network,
 }
 
 impl Net {
     pub(crate) fn new() -> Self {
-        let prefix = format!("cn{}", std::process::id());
+        thread_local! { static NETS: Cell<u8> = const { Cell::new(0) } }
+        let number = NETS.replace(NETS.get() + 1);
+        let name = format!("cn{}{}", std::process::id(), (b'a' + number) as char);
         let net = Self {
-            wan: format!("{prefix}w"),
-            host: format!("{prefix}h"),
-            prefix,
-            made: Default::default(),
+            internet: Network {
+                namespace: format!("{name}0"),
+                prefix: "203.0.113".into(),
+                routed: false,
+                plugged: Cell::new(0),
+            },
+            name,
+            made: RefCell::default(),
         };
-        net.make(&net.wan);
-        net.make(&net.host);
-        net.within(&net.wan, &["link", "add", "wan", "type", "bridge"]);
-        net.within(&net.wan, &["link", "set", "wan", "up"]);
-        net.plug(&net.host, 0, "203.0.113.1/24");
+        let internet = net.make();
+        assert_eq!(internet, net.internet.namespace);
+        net.bridge(&internet);
         net
     }
 
-    pub(crate) fn host(&self) -> &str {
-        &self.host
+    /// A namespace within `network`; its name, and its address.
+    pub(crate) fn host(&self, network: &Network) -> (String, String) {
+        let namespace = self.make();
+        let address = self.plug(&namespace, network);
+        (namespace, address)
     }
 
-    /// A leaf's namespace, behind a router of that kind.
-    pub(crate) fn add_leaf(&self, place: u8, nat: Nat) -> String {
-        let router = format!("{}r{place}", self.prefix);
-        let leaf = format!("{}l{place}", self.prefix);
-        self.make(&router);
-        self.make(&leaf);
-        self.plug(&router, place + 1, &format!("203.0.113.{}/24", 10 + place));
-        self.within(
-            &router,
-            &[
-                "link", "add", "lan", "type", "veth", "peer", "name", "eth0", "netns", &leaf,
-            ],
-        );
-        self.up(&router, "lan", &format!("10.0.{place}.1/24"));
-        self.up(&leaf, "eth0", &format!("10.0.{place}.2/24"));
-        let gateway = format!("10.0.{place}.1");
-        self.within(&leaf, &["route", "add", "default", "via", &gateway]);
+    /// A network behind a router of that kind, which stands in `outside`.
+    pub(crate) fn behind(&self, nat: Nat, outside: &Network) -> Network {
+        let (router, wan) = self.host(outside);
+        let carrier = outside.routed || nat == Nat::Hairpin;
+        let number = self.made.borrow().len();
+        let network = Network {
+            prefix: match carrier {
+                true => format!("100.64.{number}"),
+                false => format!("10.0.{number}"),
+            },
+            namespace: router,
+            routed: true,
+            plugged: Cell::new(1),
+        };
+        self.bridge(&network.namespace);
+        let own = format!("{}.1/24", network.prefix);
+        self.within(&network.namespace, &["addr", "add", &own, "dev", "net"]);
         let on = "echo 1 > /proc/sys/net/ipv4/ip_forward";
-        let forward = ["netns", "exec", &router, "sh", "-c", on];
-        run("ip", &forward);
-        let rules = nat.rules(&format!("10.0.{place}.2"));
-        run("ip", &["netns", "exec", &router, "nft", &rules]);
-        leaf
+        self.execute(&network, &["sh", "-c", on]);
+        let (inside, first) = (
+            format!("{}.0/24", network.prefix),
+            format!("{}.2", network.prefix),
+        );
+        self.execute(&network, &["nft", &nat.rules(&wan, &inside, &first)]);
+        network
+    }
+
+    /// Gives the router of `network` another address outside; what it translated
+    /// before is lost.
+    pub(crate) fn move_router(&self, network: &Network, outside: &Network) {
+        let address = format!("{}/24", outside.next());
+        let router = &network.namespace;
+        self.within(router, &["addr", "flush", "dev", "wan"]);
+        self.within(router, &["addr", "add", &address, "dev", "wan"]);
     }
 
     /// A program in a namespace.
@@ -158,32 +194,59 @@ impl Net {
         command
     }
 
-    fn make(&self, namespace: &str) {
-        run("ip", &["netns", "add", namespace]);
-        self.made.borrow_mut().push(namespace.to_owned());
-        self.within(namespace, &["link", "set", "lo", "up"]);
+    fn execute(&self, network: &Network, command: &[&str]) {
+        run(
+            "ip",
+            &[&["netns", "exec", &network.namespace], command].concat(),
+        );
+    }
+
+    fn make(&self) -> String {
+        let mut made = self.made.borrow_mut();
+        let namespace = format!("{}{}", self.name, made.len());
+        run("ip", &["netns", "add", &namespace]);
+        made.push(namespace.clone());
+        self.within(&namespace, &["link", "set", "lo", "up"]);
+        namespace
+    }
+
+    fn bridge(&self, namespace: &str) {
+        self.within(namespace, &["link", "add", "net", "type", "bridge"]);
+        self.within(namespace, &["link", "set", "net", "up"]);
     }
 
     fn within(&self, namespace: &str, args: &[&str]) {
         run("ip", &[&["-n", namespace], args].concat());
     }
 
-    fn up(&self, namespace: &str, device: &str, addr: &str) {
-        self.within(namespace, &["addr", "add", addr, "dev", device]);
-        self.within(namespace, &["link", "set", device, "up"]);
-    }
-
-    /// Joins a namespace to the internet.
-    fn plug(&self, namespace: &str, place: u8, addr: &str) {
-        let port = format!("port{place}");
+    /// Joins a namespace to a network, by a device `wan`; its address.
+    fn plug(&self, namespace: &str, network: &Network) -> String {
+        let address = network.next();
+        let port = format!("port{}", network.plugged.get());
+        let (at, bridge) = (&network.namespace, "net");
         self.within(
-            &self.wan,
+            at,
             &[
                 "link", "add", &port, "type", "veth", "peer", "name", "wan", "netns", namespace,
             ],
         );
-        self.within(&self.wan, &["link", "set", &port, "master", "wan", "up"]);
-        self.up(namespace, "wan", addr);
+        self.within(at, &["link", "set", &port, "master", bridge, "up"]);
+        let masked = format!("{address}/24");
+        self.within(namespace, &["addr", "add", &masked, "dev", "wan"]);
+        self.within(namespace, &["link", "set", "wan", "up"]);
+        if network.routed {
+            let gateway = format!("{}.1", network.prefix);
+            self.within(namespace, &["route", "add", "default", "via", &gateway]);
+        }
+        address
+    }
+}
+
+impl Network {
+    /// An address that nobody has.
+    fn next(&self) -> String {
+        self.plugged.set(self.plugged.get() + 1);
+        format!("{}.{}", self.prefix, self.plugged.get())
     }
 }
 
