@@ -7,6 +7,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use canopy_core::decree::{Banned, Decree, Order};
 use canopy_leaf::api::Api;
 use canopy_leaf::content::PIECE;
 use canopy_leaf::{
@@ -15,9 +16,11 @@ use canopy_leaf::{
 use canopy_proto::leaf as pb;
 use canopy_proto::leaf::leaf_client::LeafClient;
 use canopy_proto::leaf::{fetch_update, share_update};
+use canopy_proto::{Message, wire};
 use canopy_supernode::host::Host;
 use common::{builder, host, until, within};
 use futures_util::future::join_all;
+
 use tempfile::TempDir;
 
 const MIB: usize = 1024 * 1024;
@@ -323,6 +326,69 @@ async fn ten_who_fetch_from_one_slow_line_bring_it_to_each_other() {
     let mut all = leaves;
     all.push(seeder);
     net.close(all).await;
+}
+
+/// Asks what another leaf has of a content, as one who knows of it from elsewhere.
+async fn ask(from: &Leaf, to: &Leaf, content: blake3::Hash) -> wire::ContentNews {
+    let link = within(from.connect(to.node_id(), PROTOCOL)).await.unwrap();
+    let (mut send, mut recv) = link.open().await.unwrap();
+    let watch = wire::ContentWatch {
+        content: content.as_bytes().to_vec().into(),
+    };
+    let opening = wire::ContentOpening {
+        what: Some(wire::content_opening::What::Watch(watch)),
+    };
+    let mut frames = Vec::new();
+    for frame in [opening.encode_to_vec(), Vec::new()] {
+        frames.extend_from_slice(&(frame.len() as u32).to_be_bytes());
+        frames.extend(frame);
+    }
+    send.write_all(&frames).await.unwrap();
+    let mut length = [0; 4];
+    within(recv.read_exact(&mut length)).await.unwrap();
+    let mut news = vec![0; u32::from_be_bytes(length) as usize];
+    within(recv.read_exact(&mut news)).await.unwrap();
+    wire::ContentNews::decode(&news[..]).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_operator_banned_is_neither_shared_nor_fetched() {
+    let net = Net::new().await;
+    let (a, b) = (net.leaf(Some(8_000_000)).await, net.leaf(None).await);
+    let (begun, new) = (net.file("begun", 24 * MIB), net.path("new"));
+    fs::write(&new, b"new").unwrap();
+    let mut contents = Vec::new();
+    for file in [&begun, &new] {
+        contents.push(within(a.share(file)).await.unwrap().content);
+    }
+    let mut fetch = b.fetch(contents[0], net.path("to"));
+    while fetch.progress().bytes < PIECE {
+        within(fetch.next()).await.expect("it goes on");
+    }
+    for (place, content) in contents.iter().enumerate() {
+        let decree = Decree {
+            network: "canopy".into(),
+            sequence: place as u64 + 1,
+            issued_ms: common::unix_ms(),
+            expires_ms: common::unix_ms() + 3_600_000,
+            order: Order::Ban {
+                what: Banned::Content(*content.as_bytes()),
+                reason: "a test".into(),
+            },
+        };
+        net.host.peer().decree(decree.sign(&net.operator));
+    }
+    let ended = done(fetch).await;
+    assert!(matches!(ended, Err(FetchError::Banned(_))), "{ended:?}");
+    let again = done(b.fetch(contents[1], net.path("again"))).await;
+    assert!(matches!(again, Err(FetchError::Banned(_))), "{again:?}");
+    let told = ask(&b, &a, contents[1]).await;
+    assert_eq!(told.ended, "it is shared no more");
+    let left = a.shares().unwrap();
+    assert!(left.iter().all(|shared| shared.content != contents[1]));
+    let refused = within(a.share(&new)).await.unwrap_err();
+    assert!(refused.to_string().contains("banned"), "{refused}");
+    net.close(vec![a, b]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

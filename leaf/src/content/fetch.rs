@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::bits::Bits;
 use super::error::FetchError;
-use super::hub::Hub;
+use super::hub::{Hub, is_ban};
 use super::picker::Picker;
 use super::progress::{Progress, Rate};
 use super::source::Source;
@@ -346,6 +346,9 @@ async fn gather<N: Node>(
                 Ok(found) => for node in found {
                     enter(&mut known, &liars, me, node);
                 },
+                Err(FetchError::Overlay(error)) if is_ban(&error) => {
+                    return Err(FetchError::Banned(ctx.content));
+                }
                 // Those who are known may do.
                 Err(error) if known.is_empty() => return Err(error),
                 Err(error) => ctx.state.lock().last = error.to_string(),

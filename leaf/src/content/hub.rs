@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blake3::Hash;
 use canopy_core::keyspace::{NodeId, keys};
 use canopy_overlay::fabric::link::{Acceptor, Link, LinkError, Links};
+use canopy_proto::wire::refusal::Code;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
@@ -18,7 +19,7 @@ use super::kept::Kept;
 use super::pace::Pace;
 use super::serve::Desk;
 use super::source::Source;
-use crate::client::Client;
+use crate::client::{Client, Error};
 use crate::node::Node;
 
 /// What links for content are opened for.
@@ -33,6 +34,10 @@ const STREAMS: usize = 64;
 const FETCHED_TTL: Duration = Duration::from_secs(600);
 /// Pause after an announcement that failed.
 const AGAIN: Duration = Duration::from_secs(5);
+/// What is offered is looked after so often, while others come for it: the operator
+/// may have banned it.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+const BANNED: &str = "the network's operator banned it";
 /// Longest wait for taking announcements back when the leaf closes.
 const PARTING: Duration = Duration::from_secs(3);
 
@@ -66,6 +71,19 @@ pub(super) struct Conn {
     uses: Arc<()>,
 }
 
+/// What others are sent of.
+#[derive(Debug)]
+struct Offered {
+    source: Arc<Source>,
+    /// When super-nodes were asked last whether it is banned.
+    asked: Option<Instant>,
+}
+
+/// Whether a content, or who announces it, is banned.
+pub(super) fn is_ban(error: &Error) -> bool {
+    matches!(error, Error::Refused { code, .. } if *code == Code::Banned)
+}
+
 /// The content of one leaf.
 pub(crate) struct Hub<N: Node> {
     pub(super) client: Client<N>,
@@ -76,7 +94,7 @@ pub(crate) struct Hub<N: Node> {
     pub(super) desk: Mutex<Desk>,
     /// Changes when somebody begins to watch.
     pub(super) crowd: watch::Sender<()>,
-    sources: Mutex<HashMap<Hash, Arc<Source>>>,
+    sources: Mutex<HashMap<Hash, Offered>>,
     conns: Mutex<HashMap<NodeId, Conn>>,
     /// Fetches under way, and how they hear of others who have some of it.
     pub(super) fetches: Mutex<HashMap<Hash, mpsc::Sender<NodeId>>>,
@@ -120,23 +138,56 @@ impl<N: Node> Hub<N> {
         }
     }
 
-    /// Whether the operator banned a content, as far as this leaf knows.
+    /// Whether the operator banned a content, as far as this peer knows: a leaf
+    /// keeps no decrees.
     pub(super) fn is_banned(&self, content: &Hash) -> bool {
         let bans = self.client.calls().bans();
         bans.key(&keys::provider(content.as_bytes()))
     }
 
+    /// Asks super-nodes whether a content is banned, unless they were asked lately,
+    /// and offers it no more if it is. Who cannot be asked forbids nothing.
+    pub(super) async fn is_allowed(&self, content: Hash) -> bool {
+        let now = Instant::now();
+        {
+            let mut sources = self.sources.lock();
+            let Some(offered) = sources.get_mut(&content) else {
+                return false;
+            };
+            if offered.asked.is_some_and(|asked| now - asked < ASK_AGAIN) {
+                return true;
+            }
+            offered.asked = Some(now);
+        }
+        let banned = match self.client.find_providers(content, 1).await {
+            Ok(_) => false,
+            Err(error) => is_ban(&error),
+        };
+        if banned {
+            self.withdraw(&content, BANNED);
+        }
+        !banned
+    }
+
     pub(super) fn source(&self, content: &Hash) -> Option<Arc<Source>> {
-        self.sources.lock().get(content).cloned()
+        let sources = self.sources.lock();
+        sources
+            .get(content)
+            .map(|offered| Arc::clone(&offered.source))
     }
 
     pub(super) fn sources(&self) -> Vec<Arc<Source>> {
-        self.sources.lock().values().cloned().collect()
+        let sources = self.sources.lock();
+        let all = sources.values().map(|offered| Arc::clone(&offered.source));
+        all.collect()
     }
 
     /// Serves a content from now on.
     pub(super) fn offer(&self, source: Arc<Source>) {
-        self.sources.lock().insert(source.root(), source);
+        let asked = None;
+        let offered = Offered { source, asked };
+        let content = offered.source.root();
+        self.sources.lock().insert(content, offered);
     }
 
     /// Serves a content no more, and why.
@@ -144,11 +195,11 @@ impl<N: Node> Hub<N> {
         if let Some(announcer) = self.announcers.lock().remove(content) {
             announcer.abort();
         }
-        let source = self.sources.lock().remove(content);
-        if let Some(source) = &source {
-            source.end(why);
+        let offered = self.sources.lock().remove(content);
+        if let Some(offered) = &offered {
+            offered.source.end(why);
         }
-        source.is_some()
+        offered.is_some()
     }
 
     /// Announces a content that is fetched, or was, for as long as it is offered.
@@ -161,14 +212,19 @@ impl<N: Node> Hub<N> {
                 };
                 let ttl = Some(FETCHED_TTL);
                 let announced = hub.client.provide(content, source.bytes(), ttl).await;
-                drop((hub, source));
+                drop(source);
                 let pause = match announced {
                     Ok(_) => FETCHED_TTL.mul_f64(rand::random_range(0.4..0.5)),
+                    Err(error) if is_ban(&error) => {
+                        hub.withdraw(&content, BANNED);
+                        return;
+                    }
                     Err(error) => {
                         tracing::debug!(%content, %error, "content.announce");
                         AGAIN
                     }
                 };
+                drop(hub);
                 sleep(pause).await;
             }
         });

@@ -208,6 +208,9 @@ impl<N: Node> Hub<N> {
         let Some(source) = source else {
             return end(&mut send, "this leaf has nothing of it").await;
         };
+        if !self.is_allowed(content).await {
+            return end(&mut send, "it is shared no more").await;
+        }
         let Some(_watching) = Watching::begin(&self, peer, content, &first) else {
             return end(&mut send, "too many leaves fetch from this one").await;
         };

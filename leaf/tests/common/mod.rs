@@ -16,6 +16,11 @@ pub(crate) const UPLINK: u64 = 20_000_000;
 /// Pause between two looks at what no event tells.
 const LOOK: Duration = Duration::from_millis(50);
 
+pub(crate) fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.expect("after 1970").as_millis() as u64
+}
+
 pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(BOUND, what).await.expect("in time")
 }
@@ -86,9 +91,7 @@ fn setup(operator: &Identity, secret: u8, others: &[&Host], zone: &str) -> Setup
         days: 1,
         zone: zone.to_owned(),
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now_ms = now.expect("after 1970").as_millis() as u64;
-    let designation = Designation::sign(operator, &terms, None, now_ms).expect("valid");
+    let designation = Designation::sign(operator, &terms, None, unix_ms()).expect("valid");
     Setup {
         settings: Settings {
             zone: (!zone.is_empty()).then(|| zone.to_owned()),
