@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod clock;
+mod content;
 mod daemon;
 mod ends;
 mod host;
