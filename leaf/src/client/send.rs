@@ -189,12 +189,34 @@ impl<C: Calls> Client<C> {
         Ok((homes, false))
     }
 
-    /// Straight to each home; and, where none can be reached, over an own one.
+    /// Straight to each home; and, where none can be reached, over an own one. Homes
+    /// that could not be reached lately come last.
     async fn try_homes(
         &self,
         homes: &[NodeId],
         envelope: &wire::Signed,
         own: &[NodeId],
+        deadline: Instant,
+    ) -> Tried {
+        let well = |home: &NodeId| !self.inner.health.penalised(home);
+        let (well, ill): (Vec<NodeId>, Vec<NodeId>) = homes.iter().copied().partition(well);
+        let tried = self.hand_to_each(&well, envelope, deadline).await;
+        if homes.is_empty() || !matches!(tried, Tried::Unreached) {
+            return tried;
+        }
+        for through in own {
+            match self.hand_to(*through, envelope, homes, deadline).await {
+                Tried::Unreached => {}
+                certain => return certain,
+            }
+        }
+        self.hand_to_each(&ill, envelope, deadline).await
+    }
+
+    async fn hand_to_each(
+        &self,
+        homes: &[NodeId],
+        envelope: &wire::Signed,
         deadline: Instant,
     ) -> Tried {
         let mut tried = Tried::Unreached;
@@ -204,15 +226,6 @@ impl<C: Calls> Client<C> {
                 Tried::Absent => Tried::Absent,
                 certain => return certain,
             };
-        }
-        if homes.is_empty() || matches!(tried, Tried::Absent) {
-            return tried;
-        }
-        for through in own {
-            match self.hand_to(*through, envelope, homes, deadline).await {
-                Tried::Unreached => {}
-                certain => return certain,
-            }
         }
         tried
     }
@@ -244,6 +257,7 @@ impl<C: Calls> Client<C> {
             Err(CallError::Refused { .. }) => Tried::Absent,
             Err(error) => {
                 tracing::debug!(%error, "send: a home cannot be asked");
+                self.inner.health.silent(&node);
                 Tried::Unreached
             }
             Ok(_) => Tried::Unreached,

@@ -131,6 +131,11 @@ impl SuperNode {
         Self { addr, process }
     }
 
+    /// Its address without the port.
+    pub(crate) fn ip(&self) -> &str {
+        self.addr.split(':').next().expect("one")
+    }
+
     /// Bytes relayed so far.
     pub(crate) fn relayed(&mut self) -> u64 {
         let input = self.process.input.as_mut().expect("open");

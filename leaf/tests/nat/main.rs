@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         None => {
             matrix::every_pair_connects();
             matrix::leaves_of_one_network_find_each_other();
+            matrix::a_message_crosses_two_super_nodes_where_it_must();
             transfer::outlives_its_relay_and_its_addresses();
             ExitCode::SUCCESS
         }

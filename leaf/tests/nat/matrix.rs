@@ -1,8 +1,11 @@
 //! Who reaches whom, and how.
 
 use std::path::Path;
+use std::time::Instant;
 
-use crate::bed::{Leaf, Outcome, SuperNode};
+use serde_json::Value as Json;
+
+use crate::bed::{Leaf, Outcome, Process, SuperNode, until};
 use crate::net::{Nat, Net, Network};
 
 /// Where a leaf stands.
@@ -123,4 +126,37 @@ pub(crate) fn leaves_of_one_network_find_each_other() {
     let outcome = a.reach(&net, &b);
     tell("one provider", "without hairpin", &outcome);
     assert!(outcome.direct.is_none(), "there is no way");
+}
+
+/// Two leaves whose networks let them reach one super-node each, and not the same.
+pub(crate) fn a_message_crosses_two_super_nodes_where_it_must() {
+    let base = tempfile::tempdir().expect("a directory");
+    let net = Net::new();
+    let first = SuperNode::start(&net, 2, None);
+    let second = SuperNode::start(&net, 3, Some(&first));
+    let hosts = [first, second];
+    let leaf = |other: &SuperNode| {
+        let network = net.behind(Nat::PortRestricted, &net.internet);
+        net.block(&network, other.ip());
+        Leaf::start(&net, &network, base.path(), &hosts)
+    };
+    let (a, b) = (leaf(&hosts[1]), leaf(&hosts[0]));
+    let mut listens = Process::start(b.command(&net, &["listen"]));
+    let send = |text: &str| {
+        let begun = Instant::now();
+        let sent = a.command(&net, &["send", &b.id, text]).output();
+        let sent: Json = serde_json::from_slice(&sent.expect("it runs").stdout).ok()?;
+        (sent["delivered"] == true).then(|| begun.elapsed())
+    };
+    // Until it listens, and is found.
+    let first = until("the message is taken", || send("first"));
+    let second = send("second").expect("it is taken too");
+    println!("a message over two super-nodes: {first:.1?}, and again {second:.1?}");
+    let mut heard = "first".to_owned();
+    while heard == "first" {
+        let message: Json = serde_json::from_str(&listens.line()).expect("JSON");
+        assert_eq!(message["from"].as_str(), Some(a.id.as_str()));
+        heard = message["data"].as_str().expect("a text").to_owned();
+    }
+    assert_eq!(heard, "second");
 }

@@ -187,6 +187,12 @@ impl Net {
         self.within(router, &["addr", "add", &address, "dev", "wan"]);
     }
 
+    /// Lets nothing through to `address` any more.
+    pub(crate) fn block(&self, network: &Network, address: &str) {
+        let rule = format!("insert rule ip router pass ip daddr {address} drop");
+        self.execute(network, &["nft", &rule]);
+    }
+
     /// A program in a namespace.
     pub(crate) fn command(&self, namespace: &str, program: &str) -> Command {
         let mut command = Command::new("ip");

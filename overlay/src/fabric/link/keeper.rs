@@ -22,7 +22,7 @@ const PATIENCE: [Duration; 5] = [
     Duration::from_millis(600),
 ];
 /// Time between binds: a relay that died should be missed soon.
-const EVERY: Duration = Duration::from_secs(2);
+const EVERY: Duration = Duration::from_secs(1);
 /// The same while nothing depends on the relay: NATs forget what was silent for
 /// 30 s.
 const IDLE_EVERY: Duration = Duration::from_secs(15);
