@@ -4,6 +4,7 @@
 //! Shares double from level to level until the candidate stops keeping up.
 //! - A level is passed when two juries find it carried. Two that agree make
 //!   the third superfluous.
+//! - A share too large for the voters proves nothing either way: less is asked for.
 //! - The level that is *not* carried tells more than the one before: what got
 //!   through is the capacity itself, where the level before only gives it to a
 //!   factor of two. All three juries measure there, and the middle one counts,
@@ -303,13 +304,19 @@ impl<B: AsRef<Ballot> + Clone> Race<B> {
 
     /// The next share, or why there is none: twice the last one; once a share
     /// proved too large for the electorate, half way to it, while that is a
-    /// step worth taking.
+    /// step worth taking; half of it where none was measured yet, down to what
+    /// the floor takes.
     fn following(&self, passed: Option<bool>) -> Result<u64, End> {
         if passed == Some(false) {
             return Err(End::Limit);
         }
         if self.passed_bps == 0 {
-            return Err(End::Electorate);
+            let half = self.share_bps / 2;
+            let enough = half.saturating_mul(self.seats) >= self.config.floor_bps;
+            return match half >= MIN_SHARE_BPS && enough {
+                true => Ok(half),
+                false => Err(End::Electorate),
+            };
         }
         if self.passed_bps >= self.offered_share() {
             return Err(End::Claim);
@@ -510,6 +517,24 @@ mod tests {
     }
 
     #[test]
+    fn where_the_first_share_is_too_large_for_the_voters_a_smaller_one_is_measured() {
+        let weak = |share| if share > 400_000 { 30 } else { 10 };
+        let outcome = run(config(0), 500, |_, share| share, weak);
+        assert!(outcome.elected);
+        let passed = outcome.levels.iter().filter(|l| l.passed == Some(true));
+        let passed: Vec<u64> = passed.map(|l| l.share_bps).collect();
+        assert!(
+            (350_000..=400_000).contains(passed.last().unwrap()),
+            "{passed:?}"
+        );
+        // Below the floor it is not worth measuring.
+        let outcome = run(config(0), 500, |_, share| share, |_| 30);
+        assert_eq!((outcome.end, outcome.elected), (End::Electorate, false));
+        let last = outcome.levels.last().unwrap();
+        assert!(last.share_bps >= MIN_SHARE_BPS && last.share_bps * 63 >= 5_000_000);
+    }
+
+    #[test]
     fn a_weak_candidate_is_not_elected() {
         let outcome = run(config(0), 500, |_, share| share.min(70_000), |_| 0);
         assert!(!outcome.elected);
@@ -535,6 +560,9 @@ mod tests {
             panic!("two juries have to agree");
         };
         race.ballots(next.level, next.jury, vec![], 0);
+        while let Step::Measure(next) = race.next() {
+            race.ballots(next.level, next.jury, vec![], 0);
+        }
         let outcome = race.finish().unwrap();
         assert_eq!(outcome.end, End::Electorate);
         let counted: Vec<_> = outcome.levels[0]

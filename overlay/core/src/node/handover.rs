@@ -14,13 +14,23 @@ use super::homes::HOMES;
 use super::timers::Timer;
 use super::{Core, Output, Role};
 use crate::keyspace::NodeId;
-use crate::time::Now;
+use crate::time::{Now, Time};
 
 /// Newcomers with a share outstanding.
 const MAX_NEWCOMERS: usize = 256;
 /// Leaves that all super-nodes together send to one newcomer in a second: half of
 /// the handshakes that a core accepts, of a millisecond each.
 const ARRIVALS_A_SECOND: u64 = 500;
+
+/// Leaves that are still called through the home that handed them over, and how
+/// many report intervals long: a race that knows it by that home is over by then.
+const MAX_MOVED: usize = 16_384;
+const MOVED_FOR: u32 = 12;
+
+/// The other home of each leaf that was handed over, and when it was: juries are
+/// called through homes, and half of the leaves move when as many are elected as
+/// serve.
+pub(super) type Moved = BTreeMap<NodeId, (NodeId, Time)>;
 
 /// Leaves that each newcomer is still due from this super-node.
 pub(super) type Shares = BTreeMap<NodeId, usize>;
@@ -48,12 +58,14 @@ impl Core {
 
     /// Sends some of our leaves to the newcomers that they are due to, not faster
     /// than those can take them.
-    pub(super) fn hand_leaves_over(&mut self) {
+    pub(super) fn hand_leaves_over(&mut self, now: Now) {
         let serving = self.roster.serving_count().max(1) as u64;
         let interval = self.config.timing.election.report_interval;
         let arrivals = ARRIVALS_A_SECOND * u64::try_from(interval.as_millis()).unwrap_or(1) / 1000;
         let most = (arrivals / serving).max(1) as usize;
         let Some(host) = &mut self.host else { return };
+        host.moved
+            .retain(|_, (_, at)| now.at.since(*at) < interval * MOVED_FOR);
         let roster = &self.roster;
         host.shares
             .retain(|node, share| *share > 0 && roster.serves(node));
@@ -74,19 +86,28 @@ impl Core {
                 continue;
             };
             for leaf in chosen.by_ref().take(count) {
-                self.hand_over_leaf(leaf, newcomer, &entry);
+                self.hand_over_leaf(now, leaf, newcomer, &entry);
             }
         }
     }
 
-    fn hand_over_leaf(&mut self, leaf: NodeId, newcomer: NodeId, entry: &wire::RosterEntry) {
+    fn hand_over_leaf(
+        &mut self,
+        now: Now,
+        leaf: NodeId,
+        newcomer: NodeId,
+        entry: &wire::RosterEntry,
+    ) {
         let Some(host) = &mut self.host else { return };
         // Nobody is left without a home on the way.
         let other = host.leaves.get(&leaf).and_then(|hosted| hosted.other_home);
-        if other.is_none_or(|other| other == newcomer) || leaf == newcomer {
+        let Some(other) = other.filter(|other| *other != newcomer && leaf != newcomer) else {
             return;
-        }
+        };
         host.leaves.remove(&leaf);
+        if host.moved.len() < MAX_MOVED {
+            host.moved.insert(leaf, (other, now.at));
+        }
         let to = vec![entry.clone()];
         let redirect = wire::Redirect {
             to,

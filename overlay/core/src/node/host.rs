@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use canopy_proto::wire::{self, core_message::Kind};
 
-use super::handover::Shares;
+use super::handover::{Moved, Shares};
 use super::news::Waiting;
 use super::timers::Timer;
 use super::{Core, Event, Load, Output, Role};
@@ -49,6 +49,8 @@ pub(super) struct State {
     pub(super) leaves: BTreeMap<NodeId, Hosted>,
     /// Leaves that newcomers are due.
     pub(super) shares: Shares,
+    /// Leaves that were handed over lately.
+    pub(super) moved: Moved,
     /// Of whom there is news to pass on.
     pub(super) news: Waiting,
     pub(super) load: Load,
@@ -96,6 +98,7 @@ impl Core {
                 swim,
                 leaves: BTreeMap::new(),
                 shares: Shares::new(),
+                moved: Moved::new(),
                 news: Waiting::new(),
                 load: Load::default(),
                 joining: BTreeMap::new(),
@@ -260,12 +263,16 @@ impl Core {
             }
             return;
         }
-        let ours = self
-            .host
-            .as_ref()
-            .is_some_and(|host| host.leaves.contains_key(&to));
-        if ours && self.roster.serves(&from) && forward.from == from.0.as_slice() {
-            self.send(to, Kind::Forward(forward));
+        let Some(host) = &self.host else { return };
+        let firsthand = forward.from == from.0.as_slice();
+        let moved = host.moved.get(&to).filter(|_| firsthand);
+        let next = match host.leaves.contains_key(&to) {
+            true => Some(to),
+            false => moved.map(|(other_home, _)| *other_home),
+        };
+        let of_ours = NodeId::from_slice(&forward.from).is_some_and(|n| self.roster.serves(&n));
+        if let Some(next) = next.filter(|_| of_ours && self.roster.serves(&from)) {
+            self.send(next, Kind::Forward(forward));
         }
     }
 

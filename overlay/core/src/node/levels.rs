@@ -57,6 +57,7 @@ impl Core {
                 *sitting = Some(Sitting {
                     measure,
                     start,
+                    called: BTreeSet::new(),
                     awaited: BTreeSet::new(),
                     ballots: Vec::new(),
                 });
@@ -90,13 +91,15 @@ impl Core {
             return;
         };
         let measure = sitting.measure;
+        let mut excluded = absent_at(&run.absent, measure.share_bps);
+        excluded.extend(run.excluded.iter().copied());
         let drawn = jury::draw(
             electorate(&run.voters, standings),
             beacon,
             measure.jury,
             &candidate,
             measure.k,
-            &run.excluded,
+            &excluded,
         );
         let voted: BTreeSet<NodeId> = sitting.ballots.iter().map(|b| b.ballot().voter).collect();
         let called: Vec<NodeId> = drawn
@@ -105,6 +108,7 @@ impl Core {
             .filter(|n| !sitting.awaited.contains(n) && !voted.contains(n))
             .collect();
         sitting.awaited.extend(called.iter().copied());
+        sitting.called.extend(called.iter().copied());
         let start_in = sitting.start.since(now.at);
         let notice = wire::JuryNotice {
             term,
@@ -178,8 +182,8 @@ impl Core {
         }
         if reply.sits_out {
             sitting.awaited.remove(&voter);
-            run.absent.insert(voter);
-            run.excluded.insert(voter);
+            let at = run.absent.entry(voter).or_insert(u64::MAX);
+            *at = (*at).min(sitting.measure.share_bps);
             return self.replace_juror(now, candidate);
         }
         let ballot = reply
@@ -256,10 +260,8 @@ impl Core {
             share_bps,
             k,
         } = sitting.measure;
-        let mut called = sitting.awaited.clone();
-        called.extend(sitting.ballots.iter().map(|b| b.ballot().voter));
-        run.excluded.extend(sitting.awaited.iter().copied());
-        run.absent.extend(sitting.awaited);
+        let silent = sitting.awaited.into_iter();
+        run.absent.extend(silent.map(|node| (node, 0)));
         let everybody = jury::draw(
             electorate(&run.voters, standings),
             beacon,
@@ -268,7 +270,8 @@ impl Core {
             usize::MAX,
             &BTreeSet::new(),
         );
-        let sat_out = passed_over(&everybody, &called, &run.absent, k);
+        let absent = absent_at(&run.absent, share_bps);
+        let sat_out = passed_over(&everybody, &sitting.called, &absent, &run.excluded, k);
         let event = Event::Level {
             term,
             candidate,
@@ -348,21 +351,31 @@ fn electorate<'a>(
     })
 }
 
+/// Who is drawn no more where each carries `share_bps`: whoever sat out at more
+/// may carry that.
+fn absent_at(absent: &BTreeMap<NodeId, u64>, share_bps: u64) -> BTreeSet<NodeId> {
+    let absent = absent.iter().filter(|(_, at)| **at <= share_bps);
+    absent.map(|(node, _)| *node).collect()
+}
+
 /// How many of a jury's lots fell on somebody `absent`, who sat out or was
 /// silent at this level or an earlier one, until `k` were called. `everybody` is
-/// in the order of the lots. Whoever was absent once is drawn no more, but each
-/// of them makes the rest more corrupt at every level that follows.
+/// in the order of the lots, and `excluded` cannot be called. Whoever was absent
+/// once is drawn no more at that share, but each of them makes the rest more
+/// corrupt at every level that follows. Where some sat out too late to be replaced
+/// their lots count, and not those of others that might have been drawn.
 fn passed_over(
     everybody: &[NodeId],
     called: &BTreeSet<NodeId>,
     absent: &BTreeSet<NodeId>,
+    excluded: &BTreeSet<NodeId>,
     k: usize,
 ) -> usize {
     let last = everybody.iter().rposition(|node| called.contains(node));
-    let lots = match last {
-        Some(last) if called.len() >= k => &everybody[..=last],
-        _ => everybody,
-    };
+    let (lots, others) = everybody.split_at(last.map_or(0, |last| last + 1));
+    let free = |node: &NodeId| !absent.contains(node) && !excluded.contains(node);
+    let complete = called.difference(absent).count() >= k || others.iter().any(free);
+    let lots = if complete { lots } else { everybody };
     lots.iter().filter(|node| absent.contains(node)).count()
 }
 
@@ -375,15 +388,32 @@ mod tests {
         let node = |n: u8| NodeId([n; 32]);
         let everybody: Vec<NodeId> = (1..=9).map(node).collect();
         let set = |nodes: &[u8]| nodes.iter().copied().map(node).collect::<BTreeSet<_>>();
+        let none = BTreeSet::new();
+        let passed_over = |called: &[u8], absent: &BTreeSet<NodeId>, excluded| {
+            passed_over(&everybody, &set(called), absent, excluded, 3)
+        };
         // Lots 2 and 4 fell on absent ones, 5 completes the jury; 8 is of another.
         let absent = set(&[2, 4, 8]);
-        assert_eq!(passed_over(&everybody, &set(&[1, 3, 5]), &absent, 3), 2);
+        assert_eq!(passed_over(&[1, 3, 5], &absent, &none), 2);
+        // One of them was called and sat out before, another one came in its place.
+        assert_eq!(passed_over(&[1, 2, 3, 5], &absent, &none), 2);
+        // Two sat out too late: another jury's absent one has nothing to do with it.
+        assert_eq!(passed_over(&[1, 2, 3, 4], &absent, &none), 2);
         // One that was called and stayed silent counts as well.
         let absent = set(&[2, 3, 4, 8]);
-        assert_eq!(passed_over(&everybody, &set(&[1, 3, 5]), &absent, 3), 3);
+        assert_eq!(passed_over(&[1, 3, 5], &absent, &none), 3);
         // Nobody is left to complete the jury.
-        assert_eq!(passed_over(&everybody, &set(&[1, 5]), &absent, 3), 4);
-        assert_eq!(passed_over(&everybody, &set(&[]), &absent, 3), 4);
-        assert_eq!(passed_over(&everybody, &set(&[1, 2, 3]), &set(&[]), 3), 0);
+        let running = set(&[6, 7, 9]);
+        assert_eq!(passed_over(&[1, 5], &absent, &running), 4);
+        assert_eq!(passed_over(&[], &absent, &none), 0);
+        assert_eq!(passed_over(&[1, 2, 3], &none, &none), 0);
+    }
+
+    #[test]
+    fn whoever_sat_out_may_be_called_where_less_is_asked_for() {
+        let [thin, silent] = [1, 2].map(|n| NodeId([n; 32]));
+        let absent = BTreeMap::from([(thin, 2_000), (silent, 0)]);
+        assert_eq!(absent_at(&absent, 2_000), BTreeSet::from([thin, silent]));
+        assert_eq!(absent_at(&absent, 1_999), BTreeSet::from([silent]));
     }
 }

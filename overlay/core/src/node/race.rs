@@ -45,6 +45,8 @@ impl Elector {
 pub(super) struct Sitting {
     pub(super) measure: Measure,
     pub(super) start: Time,
+    /// Everybody who was called to it.
+    pub(super) called: BTreeSet<NodeId>,
     pub(super) awaited: BTreeSet<NodeId>,
     pub(super) ballots: Vec<VerifiedBallot>,
 }
@@ -73,10 +75,10 @@ pub(super) struct Run {
     /// A home of the candidate.
     pub(super) via: Option<NodeId>,
     pub(super) claim_bps: u64,
-    /// Who is drawn no more.
+    /// Who ran itself meanwhile, and is drawn no more.
     pub(super) excluded: BTreeSet<NodeId>,
-    /// Of those, who sat out or was silent.
-    pub(super) absent: BTreeSet<NodeId>,
+    /// Who sat out, and the smallest share at which; 0 for those who were silent.
+    pub(super) absent: BTreeMap<NodeId, u64>,
     pub(super) phase: Phase,
     /// When the present phase has taken too long.
     pub(super) deadline: Time,
@@ -126,7 +128,7 @@ impl Core {
             candidate,
             voters: BTreeMap::new(),
             excluded: BTreeSet::new(),
-            absent: BTreeSet::new(),
+            absent: BTreeMap::new(),
             phase: Phase::Beacon { shares, awaited },
             deadline: now.at,
         };

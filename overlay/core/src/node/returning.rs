@@ -48,7 +48,7 @@ impl Core {
             host.reports.insert(own, (report, now.at));
         }
         self.officiate(now);
-        self.hand_leaves_over();
+        self.hand_leaves_over(now);
         let wait = self.jitter(self.config.timing.election.report_interval);
         self.timers.set(Timer::Report, now.at + wait);
     }

@@ -419,6 +419,7 @@ fn check_bounds(core: &Core) {
         Some(host) => {
             assert!(host.leaves.len() <= config.max_leaves);
             assert!(core.roster.len() <= config.most_super_nodes());
+            assert!(host.moved.len() <= 16_384);
             assert!(host.joining.len() <= core.roster.len());
             assert!(host.reports.len() <= core.roster.len());
         }
