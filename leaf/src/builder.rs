@@ -31,7 +31,6 @@ use crate::settings::{Bandwidth, PeerAddr, Preset, Settings, Stand, Topology};
 pub struct Builder {
     setup: Setup,
     timeout: Option<Duration>,
-    relay_only: bool,
 }
 
 impl Builder {
@@ -140,7 +139,14 @@ impl Builder {
     /// Whether links go over relays only, so that other leaves never learn this
     /// one's address. By default they go directly where they can.
     pub fn relay_only(mut self, relay_only: bool) -> Self {
-        self.relay_only = relay_only;
+        self.setup.settings.relay_only = Some(relay_only);
+        self
+    }
+
+    /// Whether TCP is used where UDP is not answered, and others may come by TCP.
+    /// By default so.
+    pub fn carriers(mut self, carriers: bool) -> Self {
+        self.setup.settings.carriers = Some(carriers);
         self
     }
 
@@ -187,6 +193,7 @@ impl Builder {
     ) -> Result<Leaf<N>, StartError> {
         let timeout = self.timeout.unwrap_or(DEFAULT_TIMEOUT);
         let upload = self.setup.settings.upload;
+        let relay_only = self.setup.settings.relay_only.unwrap_or(false);
         let mut plan = self.setup.plan().await?;
         let publications = publications(&plan).await?;
         let node = plan.open(open).await?;
@@ -201,7 +208,7 @@ impl Builder {
         let shares = plan.data_dir.as_deref();
         let shares = !plan.visit && shares.is_some_and(content::any_kept);
         let leaf = Leaf::new(node, client, plan.data_dir)
-            .relay_only(self.relay_only)
+            .relay_only(relay_only)
             .upload_bps(upload.or(plan.uplink).map(|upload| upload.0));
         if shares {
             let opened = leaf.hub();

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -162,29 +162,33 @@ impl<N: Node> Asker<N> {
 fn read(end: &wire::RelayEnd, from: NodeId, peer: &Peer) -> Option<FlowEnd> {
     let relay = NodeId::from_slice(&end.relay)?;
     let port = u16::try_from(end.port).ok().filter(|port| *port != 0)?;
+    let sessions = address(relay, from, end, peer)?;
     Some(FlowEnd {
         flow: FlowId(end.flow),
         side: Side::from_index(end.side)?,
         key: FlowKey(end.key.as_ref().try_into().ok()?),
         relay,
-        addr: SocketAddr::new(address(relay, from, end, peer)?, port),
+        addr: SocketAddr::new(sessions.ip(), port),
+        sessions,
     })
 }
 
-/// Where the relay is: where its sessions are, as seen from here.
-fn address(relay: NodeId, from: NodeId, end: &wire::RelayEnd, peer: &Peer) -> Option<IpAddr> {
+/// Where the super-node of the relay takes sessions, as seen from here.
+fn address(relay: NodeId, from: NodeId, end: &wire::RelayEnd, peer: &Peer) -> Option<SocketAddr> {
     if relay == peer.node_id() {
-        let own = peer.local_addr().ok()?.ip();
-        let any = own.is_unspecified();
-        return Some(if any { Ipv4Addr::LOCALHOST.into() } else { own });
+        let mut own = peer.local_addr().ok()?;
+        if own.ip().is_unspecified() {
+            own.set_ip(Ipv4Addr::LOCALHOST.into());
+        }
+        return Some(own);
     }
     if let Some(session) = peer.fabric().session(&relay) {
-        return Some(session.remote_addr().ip());
+        return Some(session.remote_addr());
     }
     // Only who passed the offer on can have meant another than itself.
     let addr = end.addrs.first().filter(|_| relay != from)?;
     let addr: SocketAddr = addr.parse().ok()?;
-    Some(addr.ip().to_canonical())
+    Some(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
 }
 
 /// Answers super-nodes that offer this peer a flow.

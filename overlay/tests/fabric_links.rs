@@ -26,49 +26,90 @@ const KEYS: [FlowKey; 2] = [FlowKey([1; 32]), FlowKey([2; 32])];
 struct Relay {
     node: NodeId,
     addr: SocketAddr,
+    sessions: SocketAddr,
     bytes: Arc<AtomicU64>,
     task: AbortHandle,
 }
 
+/// Where the ends of flows are.
+#[derive(Default)]
+struct Ends(HashMap<(FlowId, Side), SocketAddr>);
+
+impl Ends {
+    /// What is to be sent, and where, for what came.
+    fn take(
+        &mut self,
+        from: SocketAddr,
+        datagram: &[u8],
+        counted: &AtomicU64,
+    ) -> Option<(SocketAddr, Vec<u8>)> {
+        let frame = Frame::parse(datagram)?;
+        let (flow, side) = (frame.flow, frame.side);
+        let key = &KEYS[side.index()];
+        match frame.kind {
+            Kind::Bind { count } if frame.proves(key) => {
+                self.0.insert((flow, side), from);
+                let bound = frame::bound(flow, side, count, from, key);
+                Some((from, bound.to_vec()))
+            }
+            Kind::Close { .. } if frame.proves(key) => {
+                self.0.remove(&(flow, side));
+                None
+            }
+            Kind::Data if self.0.get(&(flow, side)) == Some(&from) => {
+                let to = *self.0.get(&(flow, side.across()))?;
+                counted.fetch_add(frame.payload().len() as u64, Ordering::Relaxed);
+                Some((to, datagram.to_vec()))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Relay {
+    /// One that hears nothing by UDP, only what carriers to `host` bring.
+    async fn by_carriers(host: &Peer) -> Self {
+        let deaf = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let addr = deaf.local_addr().unwrap();
+        let bytes = Arc::new(AtomicU64::new(0));
+        let counted = bytes.clone();
+        let mut carried = host.fabric.carried_relay();
+        let task = tokio::spawn(async move {
+            let (_deaf, mut ends) = (deaf, Ends::default());
+            loop {
+                let (from, datagram) = carried.recv().await;
+                if let Some((to, out)) = ends.take(from, &datagram, &counted) {
+                    carried.send(&to, &out, out.len());
+                }
+            }
+        });
+        Self {
+            node: host.node_id(),
+            addr,
+            sessions: host.fabric.local_addr().unwrap(),
+            bytes,
+            task: task.abort_handle(),
+        }
+    }
+
     async fn start(id: u8) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let addr = socket.local_addr().unwrap();
         let bytes = Arc::new(AtomicU64::new(0));
         let counted = bytes.clone();
         let task = tokio::spawn(async move {
-            let mut ends: HashMap<(FlowId, Side), SocketAddr> = HashMap::new();
-            let mut datagram = vec![0; 2_000];
+            let (mut ends, mut datagram) = (Ends::default(), vec![0; 2_000]);
             loop {
                 let (length, from) = socket.recv_from(&mut datagram).await.unwrap();
-                let Some(frame) = Frame::parse(&datagram[..length]) else {
-                    continue;
-                };
-                let (flow, side) = (frame.flow, frame.side);
-                let key = &KEYS[side.index()];
-                match frame.kind {
-                    Kind::Bind { count } if frame.proves(key) => {
-                        ends.insert((flow, side), from);
-                        let bound = frame::bound(flow, side, count, from, key);
-                        socket.send_to(&bound, from).await.unwrap();
-                    }
-                    Kind::Close { .. } if frame.proves(key) => {
-                        ends.remove(&(flow, side));
-                    }
-                    Kind::Data if ends.get(&(flow, side)) == Some(&from) => {
-                        let payload = frame.payload().len() as u64;
-                        if let Some(to) = ends.get(&(flow, side.across())) {
-                            counted.fetch_add(payload, Ordering::Relaxed);
-                            let _ = socket.send_to(&datagram[..length], to).await;
-                        }
-                    }
-                    _ => {}
+                if let Some((to, out)) = ends.take(from, &datagram[..length], &counted) {
+                    let _ = socket.send_to(&out, to).await;
                 }
             }
         });
         Self {
             node: NodeId([id; 32]),
             addr,
+            sessions: addr,
             bytes,
             task: task.abort_handle(),
         }
@@ -81,6 +122,7 @@ impl Relay {
             key: KEYS[side.index()].clone(),
             relay: self.node,
             addr: self.addr,
+            sessions: self.sessions,
         }
     }
 }
@@ -217,6 +259,29 @@ async fn who_shows_no_address_is_reached_over_the_relay_only() {
     let relay = Path::Relayed(NodeId([101; 32]));
     assert_eq!((here.path(), there.path()), (relay, relay));
     assert!(board.relayed() > 1_000_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_udp_does_not_reach_is_reached_by_a_carrier() {
+    let (board, host) = (Board::default(), Peer::bind(20));
+    let relay = Relay::by_carriers(&host).await;
+    board.0.lock().relays.push(relay);
+    let (a, b) = (board.leaf(21, true), board.leaf(22, true));
+    let (here, there) = linked(&a, &b).await;
+    transfer(&here, &there, 2_000_000).await;
+    transfer(&there, &here, 2_000_000).await;
+    let relay = Path::Relayed(host.node_id());
+    assert_eq!((here.path(), there.path()), (relay, relay));
+    assert!(board.relayed() > 4_000_000);
+    // One carrier for each leaf, for all its flows.
+    let (further, back) = {
+        let dial = b.links.connect(a.id, "more", SOON);
+        let mut acceptor = a.links.accept("more").unwrap();
+        let (further, back) = within(async { tokio::join!(dial, acceptor.next()) }).await;
+        (further.unwrap(), back.unwrap())
+    };
+    transfer(&further, &back, 10_000).await;
+    assert_eq!(host.fabric.carriers().accepted, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -65,7 +65,7 @@ fn relay(flows: usize, counts: Arc<Counts>) -> (Forwarder, Vec<Opened>) {
                 total_bps: Some(1_000_000_000_000),
                 ..Limits::default()
             };
-            let relay = Relay::bind(any(), limits, counts).unwrap();
+            let relay = Relay::bind(any(), limits, counts, None).unwrap();
             let mut opened = Vec::new();
             for _ in 0..flows {
                 let flow = relay.open(NodeId([1; 32]), NodeId([2; 32])).await;

@@ -426,7 +426,8 @@ impl Attendant {
             // Beside the port of sessions, so that a firewall's rule can name it.
             let port = addr.port().checked_add(1).unwrap_or(0);
             let addr = SocketAddr::new(addr.ip(), port);
-            Relay::bind(addr, limits, Arc::clone(&self.relayed))
+            let carried = self.peer.fabric().carried_relay();
+            Relay::bind(addr, limits, Arc::clone(&self.relayed), Some(carried))
         });
         let relay = bound.inspect_err(
             |error| tracing::warn!(%error, "role.relay: this super-node relays nothing"),

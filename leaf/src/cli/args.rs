@@ -78,6 +78,9 @@ pub(super) struct Common {
     /// Address of the local gRPC API, loopback only
     #[arg(long, env = "CANOPY_API", value_name = "ADDR", hide_env_values = true)]
     api: Option<SocketAddr>,
+    /// Link over relays only: no other leaf learns the address of this one
+    #[arg(long, env = "CANOPY_RELAY_ONLY")]
+    relay_only: bool,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -89,6 +92,7 @@ impl Common {
         let settings = self.peer.settings()?;
         Ok(Settings {
             api: self.api.or(settings.api),
+            relay_only: self.relay_only.then_some(true).or(settings.relay_only),
             ..settings
         })
     }
@@ -363,6 +367,9 @@ mod tests {
             "127.0.0.1:2",
             "--stand",
             "never",
+            "--relay-only",
+            "--carriers",
+            "false",
         ]);
         let Command::Run(args) = cli.unwrap().command else {
             panic!("another command");
@@ -373,6 +380,8 @@ mod tests {
         assert_eq!(settings.uplink, Some(Bandwidth(20_000_000)));
         assert_eq!(settings.peers.len(), 2);
         assert_eq!(settings.stand, Some(Stand::Never));
+        assert_eq!(settings.relay_only, Some(true));
+        assert_eq!(settings.carriers, Some(false));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 #![allow(missing_docs, reason = "a test")]
 
+mod carrier;
 #[path = "../common/mod.rs"]
 mod common;
 mod paths;

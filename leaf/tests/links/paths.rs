@@ -24,7 +24,7 @@ async fn found(by: &Leaf, leaf: &Leaf) {
 }
 
 /// Both ends of a link from one leaf to the other.
-async fn linked(from: &Leaf, to: &Leaf, protocol: &str) -> (Link, Link) {
+pub(crate) async fn linked(from: &Leaf, to: &Leaf, protocol: &str) -> (Link, Link) {
     found(from, to).await;
     let mut acceptor = to.accept(protocol).expect("nobody else accepts it");
     let dialled = async {
@@ -37,7 +37,7 @@ async fn linked(from: &Leaf, to: &Leaf, protocol: &str) -> (Link, Link) {
 }
 
 /// Different bytes everywhere, so that a piece in the wrong place shows.
-fn bytes(length: usize) -> Vec<u8> {
+pub(crate) fn bytes(length: usize) -> Vec<u8> {
     let mut data = vec![0; length];
     blake3::Hasher::new().finalize_xof().fill(&mut data);
     data
@@ -54,7 +54,7 @@ async fn echo((mut send, mut recv): (SendStream, RecvStream)) {
     let _ = send.finish();
 }
 
-async fn there_and_back(link: &Link, data: &[u8]) -> Vec<u8> {
+pub(crate) async fn there_and_back(link: &Link, data: &[u8]) -> Vec<u8> {
     let (mut send, mut recv) = link.open().await.expect("the link is up");
     let write = async {
         send.write_all(data).await.expect("written");
@@ -65,7 +65,7 @@ async fn there_and_back(link: &Link, data: &[u8]) -> Vec<u8> {
     came
 }
 
-fn serve_echo(link: Link) {
+pub(crate) fn serve_echo(link: Link) {
     tokio::spawn(async move {
         while let Ok(streams) = link.accept().await {
             tokio::spawn(echo(streams));

@@ -18,13 +18,14 @@ enum Place {
     Carrier,
 }
 
-const PLACES: [Place; 6] = [
+const PLACES: [Place; 7] = [
     Place::Reachable,
     Place::Behind(Nat::FullCone),
     Place::Behind(Nat::AddressRestricted),
     Place::Behind(Nat::PortRestricted),
     Place::Behind(Nat::Symmetric),
     Place::Carrier,
+    Place::Behind(Nat::NoUdp),
 ];
 
 impl Place {
@@ -36,6 +37,7 @@ impl Place {
             Self::Behind(Nat::PortRestricted) => "port-restricted",
             Self::Behind(Nat::Symmetric) => "symmetric",
             Self::Behind(Nat::Hairpin) => "hairpin",
+            Self::Behind(Nat::NoUdp) => "UDP blocked",
             Self::Carrier => "two layers",
         }
     }
@@ -53,8 +55,17 @@ impl Place {
         }
     }
 
+    /// Whether there can be no way but the relay.
+    fn never_goes_direct(self, to: Self) -> bool {
+        let blocked = Self::Behind(Nat::NoUdp);
+        self == blocked || to == blocked
+    }
+
     /// Whoever can be reached with any, and homes with homes.
     fn must_go_direct(self, to: Self) -> bool {
+        if self.never_goes_direct(to) {
+            return false;
+        }
         let open = |place| matches!(place, Self::Reachable | Self::Behind(Nat::FullCone));
         let symmetric = Self::Behind(Nat::Symmetric);
         open(self) || open(to) || (self != symmetric && to != symmetric)
@@ -94,6 +105,8 @@ pub(crate) fn every_pair_connects() {
             if outcome.direct.is_none() && from.must_go_direct(*to) {
                 wrong.push(format!("{} to {}", from.name(), to.name()));
             }
+            // Bytes came back over the relay, by a carrier.
+            assert!(outcome.direct.is_none() || !from.never_goes_direct(*to));
         }
     }
     assert!(wrong.is_empty(), "these should have gone direct: {wrong:?}");

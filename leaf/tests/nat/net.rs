@@ -22,6 +22,8 @@ pub(crate) enum Nat {
     Symmetric,
     /// Lets in whatever comes to a port that is in use, from its own side too.
     Hairpin,
+    /// As at home, but lets no UDP pass in either direction.
+    NoUdp,
 }
 
 impl Nat {
@@ -53,6 +55,7 @@ impl Nat {
                 format!("ip daddr {wan} udp dport 1024-65535 dnat ip to udp dport map @inside"),
                 format!("ip saddr {inside} ip daddr {inside} ct status dnat snat to {wan};"),
             ),
+            Self::NoUdp => ("", "meta l4proto udp drop", String::new(), String::new()),
             Self::PortRestricted | Self::Symmetric => ("", "", String::new(), String::new()),
         };
         format!(

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::dial::close;
 use super::hello::{self, HelloError, refusal};
 use super::registry::Entered;
-use super::session::{Session, canonical, close_code};
+use super::session::{Session, close_code};
 use super::{Inner, measure, tls};
 
 /// A dialler must finish handshake and hello within this.
@@ -47,7 +47,11 @@ pub(super) async fn run(inner: Arc<Inner>) {
 }
 
 fn admit(inner: &Arc<Inner>, incoming: Incoming, permit: OwnedSemaphorePermit) {
-    let addr = canonical(incoming.remote_address()).ip();
+    let Some(addr) = inner.carriers.real(incoming.remote_address()) else {
+        // The carrier that brought it is over.
+        return incoming.ignore();
+    };
+    let addr = addr.ip();
     let limits = &inner.config.limits;
     let place = Place::new(inner, addr);
     let full = inner.registry.len() >= limits.sessions;
@@ -125,7 +129,7 @@ pub(super) struct Place {
 
 impl Place {
     /// `None` when the address has as many as it may.
-    fn new(inner: &Arc<Inner>, addr: IpAddr) -> Option<Self> {
+    pub(super) fn new(inner: &Arc<Inner>, addr: IpAddr) -> Option<Self> {
         let limits = &inner.config.limits;
         let exempt = addr.is_loopback() && !limits.count_loopback;
         if !exempt && !inner.registry.admit(addr, limits.sessions_per_address) {

@@ -29,6 +29,9 @@ pub struct FabricConfig {
     /// Everything sent stays below this many bits a second, IP and UDP headers
     /// included; `None`: no limit.
     pub uplink_bps: Option<u64>,
+    /// Whether to take carriers at the TCP port of the same number, and to open
+    /// them where UDP is not answered. Default yes.
+    pub carriers: bool,
     /// Limits; see there.
     pub limits: Limits,
     /// A silent session ends after this. Default 45 s: two lost keep-alives.
@@ -50,6 +53,7 @@ impl FabricConfig {
             agent: concat!("canopy/", env!("CARGO_PKG_VERSION")).to_owned(),
             contact: None,
             uplink_bps: None,
+            carriers: true,
             limits: Limits::default(),
             idle_timeout: Duration::from_secs(45),
             keep_alive: Duration::from_secs(20),
@@ -63,11 +67,13 @@ impl FabricConfig {
 pub struct Limits {
     /// Sessions in all. Default 60 000.
     pub sessions: usize,
-    /// Sessions and handshakes from one IP address. Default 64.
+    /// Sessions, carriers and handshakes from one IP address. Default 64.
     pub sessions_per_address: usize,
     /// Whether `sessions_per_address` counts loopback addresses too. Default no:
     /// many peers of one machine are a test or a demonstration.
     pub count_loopback: bool,
+    /// Carriers in all, those that this peer opened included. Default 1024.
+    pub carriers: usize,
     /// Inbound handshakes under way; from half of it on, diallers must first
     /// prove their address. Default 512: about a second of one core.
     pub pending_handshakes: usize,
@@ -88,6 +94,7 @@ impl Default for Limits {
             sessions: 60_000,
             sessions_per_address: 64,
             count_loopback: false,
+            carriers: 1024,
             pending_handshakes: 512,
             in_flight: 1024,
             serving: 1024,

@@ -2,7 +2,9 @@
 //! without waiting for the slow ones.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,7 +91,7 @@ fn join(inner: &Arc<Inner>, target: &Target, until: Instant) -> watch::Receiver<
 }
 
 async fn dial(inner: &Arc<Inner>, target: &Target) -> Outcome {
-    let connection = handshake(&inner.endpoint, &inner.client, &target.addrs).await?;
+    let connection = reach(inner, target).await?;
     let peer = match identify(&connection, target.id) {
         Ok(peer) if peer == inner.config.identity.node_id() => Err(DialError::Myself),
         other => other,
@@ -134,24 +136,76 @@ async fn dial(inner: &Arc<Inner>, target: &Target) -> Outcome {
     }
 }
 
+/// A connection over UDP or, where that is not answered, by a carrier: whichever
+/// comes first.
+async fn reach(inner: &Arc<Inner>, target: &Target) -> Result<Connection, DialError> {
+    let udp = handshake(&inner.endpoint, &inner.client, &target.addrs);
+    let carried = async {
+        tokio::time::sleep(inner.carriers.patience()).await;
+        by_carrier(inner, target).await
+    };
+    let (mut udp, mut carried) = (pin!(udp), pin!(carried));
+    tokio::select! {
+        biased;
+        reached = &mut udp => match reached {
+            // Nothing answered, or the system would not send.
+            Err(error @ (DialError::Timeout | DialError::Unreachable(_))) => {
+                let reached = carried.await.map_err(|_| error);
+                reached.inspect(|_| inner.carriers.learn(false))
+            }
+            reached => reached.inspect(|_| inner.carriers.learn(true)),
+        },
+        reached = &mut carried => match reached {
+            Ok(connection) => {
+                inner.carriers.learn(false);
+                Ok(connection)
+            }
+            Err(error) => {
+                tracing::debug!(%target, %error, "fabric.dial.by_carrier");
+                udp.await
+            }
+        },
+    }
+}
+
+/// The same over carriers to the addresses of `target`.
+async fn by_carrier(inner: &Arc<Inner>, target: &Target) -> Result<Connection, DialError> {
+    let attempts = target.addrs.iter().map(|addr| async move {
+        let pipe = inner.carriers.open(*addr, target.id).await?;
+        handshake(&inner.endpoint, &inner.client, &[pipe.addr]).await
+    });
+    first(attempts).await
+}
+
 /// The first of `addrs` where a handshake succeeds; else the last failure.
 pub(super) async fn handshake(
     endpoint: &Endpoint,
     client: &ClientConfig,
     addrs: &[SocketAddr],
 ) -> Result<Connection, DialError> {
-    let mut attempts: FuturesUnordered<_> = addrs
-        .iter()
+    let attempts = addrs.iter().map(|addr| async move {
+        let connecting = endpoint
+            .connect_with(client.clone(), *addr, tls::SERVER_NAME)
+            .map_err(|error| DialError::Unreachable(error.to_string()))?;
+        connecting.await.map_err(DialError::from)
+    });
+    first(attempts).await
+}
+
+/// The first attempt that succeeds, each begun without waiting for the slow ones
+/// before it; else the last failure.
+async fn first<F>(attempts: impl Iterator<Item = F>) -> Result<Connection, DialError>
+where
+    F: Future<Output = Result<Connection, DialError>>,
+{
+    let mut attempts: FuturesUnordered<_> = attempts
         .take(MAX_ADDRS)
         .zip(0u32..)
-        .map(|(addr, turn)| async move {
+        .map(|(attempt, turn)| async move {
             if turn > 0 {
                 tokio::time::sleep(STAGGER * turn).await;
             }
-            let connecting = endpoint
-                .connect_with(client.clone(), *addr, tls::SERVER_NAME)
-                .map_err(|error| DialError::Unreachable(error.to_string()))?;
-            connecting.await.map_err(DialError::from)
+            attempt.await
         })
         .collect();
     let mut failure = DialError::NoAddress;

@@ -12,6 +12,7 @@ use prost::Message;
 use quinn::{Connection, RecvStream, SendStream};
 use wire::refusal::Code;
 
+use super::carrier::stands_for_carrier;
 use super::config::FabricConfig;
 use super::frame::{Decoder, FrameKind, put_header};
 use super::session::canonical;
@@ -63,7 +64,8 @@ pub(super) fn refusal(code: Code, message: impl Into<String>) -> wire::Refusal {
     }
 }
 
-/// Our hello to whom we see at `remote`.
+/// Our hello to whom we see at `remote`. By a carrier nothing is seen of where
+/// the other one listens.
 pub(super) fn ours(config: &FabricConfig, contact: &Contact, remote: SocketAddr) -> wire::Hello {
     let agent = &config.agent;
     let cut = (0..=agent.len().min(MAX_AGENT)).rev();
@@ -74,7 +76,10 @@ pub(super) fn ours(config: &FabricConfig, contact: &Contact, remote: SocketAddr)
         network: config.network.clone(),
         topology: config.topology.into(),
         contact: Some(contact.signed.clone()),
-        observed_addr: canonical(remote).to_string(),
+        observed_addr: match stands_for_carrier(&remote) {
+            true => String::new(),
+            false => canonical(remote).to_string(),
+        },
         clock_ms: unix_ms(),
         agent: agent[..end.unwrap_or(0)].to_owned(),
         operator: config.operator.map(NodeId::to_bytes).unwrap_or_default(),

@@ -162,7 +162,8 @@ async fn measure(
     session: &Session,
     plan: &MeasurePlan,
 ) -> Result<Measured, MeasureError> {
-    let addr = [session.remote_addr()];
+    // The way that the session takes, be it a carrier.
+    let addr = [session.0.connection.remote_address()];
     let dialled = handshake(&inner.endpoint, &inner.measure_client, &addr).await;
     let connection = CloseAfter(dialled.map_err(dial_failure)?);
     identify(&connection.0, Some(session.peer())).map_err(dial_failure)?;

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`config`], [`target`], [`error`], [`service`] | what a user of the fabric sees |
 //! | `tls`, `transport`, `socket`, `uplink` | identity, QUIC settings, the UDP socket and its limit |
+//! | `carrier` | datagrams within TCP, where UDP does not get through |
 //! | `accept`, `dial`, `hello`, `registry` | how a session comes to be, and which one stays |
 //! | `expel` | peers that the operator banned |
 //! | `probe` | whether a peer answers at an address |
@@ -17,6 +18,7 @@
 //! | [`link`] | QUIC from leaf to leaf, over a relay and directly |
 
 mod accept;
+mod carrier;
 pub mod config;
 mod dial;
 pub mod error;
@@ -38,7 +40,7 @@ mod tls;
 mod transport;
 mod uplink;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -48,7 +50,9 @@ use canopy_core::contact::Contact;
 use canopy_core::decree::Bans;
 use canopy_core::keyspace::NodeId;
 use quinn::{Endpoint, VarInt};
+use tokio::net::TcpListener;
 
+pub use carrier::{CarriedRelay, CarrierStats};
 pub use config::{FabricConfig, Limits};
 pub use error::{BindError, CloseReason, DialError, MeasureError, NotifyError, RequestError};
 pub use measure::{MeasurePlan, Measured};
@@ -59,11 +63,14 @@ pub use target::{Target, TargetError};
 #[doc(hidden)]
 pub use transport::yardstick;
 
+use carrier::Carriers;
 use hello::Streams;
 use registry::{Entered, Registry};
 use session::close_code;
 use socket::Line;
 
+/// Ports that are tried for one that is free for UDP and TCP.
+const PORTS_TRIED: usize = 16;
 /// How long a session that lost its place may finish what is under way on it.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -87,6 +94,7 @@ struct Inner {
     registry: Registry,
     bans: ArcSwap<Bans>,
     dials: dial::Dials,
+    carriers: Arc<Carriers>,
 }
 
 struct CloseOnDrop(Arc<Inner>);
@@ -114,11 +122,14 @@ impl Fabric {
         let line = Line::new(config.uplink_bps);
         let runtime = quinn::default_runtime()
             .ok_or_else(|| BindError::Config("no tokio runtime is running".into()))?;
-        let socket = socket::bind(listen).map_err(failed)?;
+        let (carriers, came) =
+            Carriers::new(&config.identity, config.carriers, config.limits.carriers)?;
+        let (socket, listener) = bind_both(listen, config.carriers).map_err(failed)?;
         let endpoint = Endpoint::new_with_abstract_socket(
             transport::endpoint(&config.identity),
             Some(server),
-            line.wrap(socket, &*runtime).map_err(failed)?,
+            line.wrap(socket, Some((Arc::clone(&carriers), came)), &*runtime)
+                .map_err(failed)?,
             runtime,
         )
         .map_err(failed)?;
@@ -143,9 +154,14 @@ impl Fabric {
             measure_server: Arc::new(measure_server),
             endpoint,
             service,
+            carriers,
             config,
         });
         tokio::spawn(accept::run(Arc::clone(&inner)));
+        if let Some(listener) = listener {
+            let acceptor = carrier::acceptor(&inner.config.identity)?;
+            tokio::spawn(carrier::run(Arc::clone(&inner), listener, acceptor));
+        }
         tracing::info!(%local, node = ?inner.config.identity.node_id(), "fabric.bound");
         Ok(Self {
             _open: Arc::new(CloseOnDrop(Arc::clone(&inner))),
@@ -213,6 +229,16 @@ impl Fabric {
         self.inner.line.measuring.load(Ordering::Relaxed)
     }
 
+    /// What carriers did.
+    pub fn carriers(&self) -> CarrierStats {
+        self.inner.carriers.stats()
+    }
+
+    /// What carriers bring to a relay of this peer, from now on.
+    pub fn carried_relay(&self) -> CarriedRelay {
+        CarriedRelay::new(&self.inner.carriers)
+    }
+
     /// Whether `expected` answers at `addr` when it is dialled from a fresh
     /// socket, so that no binding of a NAT on the way makes it look reachable.
     /// Any session to it stays as it is.
@@ -250,6 +276,7 @@ impl Inner {
         }
         let code = VarInt::from_u32(close_code::CLOSED);
         self.endpoint.close(code, reason.as_bytes());
+        self.carriers.close();
     }
 
     /// Makes a session out of a connection whose hello succeeded: registers
@@ -297,8 +324,44 @@ async fn attend(
     };
     let Leave { inner, session, .. } = &guard;
     let service = Arc::clone(&inner.service);
-    let reason = pump::run(session, streams, service, inner.config.limits.serving).await;
+    let pump = pump::run(session, streams, service, inner.config.limits.serving);
+    let carrier = inner.carriers.at(&session.0.connection.remote_address());
+    let reason = match carrier {
+        None => pump.await,
+        Some(carrier) => tokio::select! {
+            biased;
+            reason = pump => reason,
+            () = carrier.over() => CloseReason::Transport("its carrier broke off".into()),
+        },
+    };
     session.end(reason);
+}
+
+/// The UDP socket, and the TCP port of the same number where carriers are taken.
+fn bind_both(
+    listen: SocketAddr,
+    carriers: bool,
+) -> std::io::Result<(UdpSocket, Option<TcpListener>)> {
+    // Of the ports that the system chooses, one may be taken for TCP.
+    for _ in 0..PORTS_TRIED {
+        let socket = socket::bind(listen)?;
+        if !carriers {
+            return Ok((socket, None));
+        }
+        let at = socket.local_addr()?;
+        match carrier::listen(at) {
+            Ok(listener) => return Ok((socket, Some(listener))),
+            Err(_) if listen.port() == 0 => {}
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    "TCP {at} is not to be had: peers whose network blocks UDP cannot come here"
+                );
+                return Ok((socket, None));
+            }
+        }
+    }
+    socket::bind(listen).map(|socket| (socket, None))
 }
 
 struct Leave {

@@ -43,7 +43,7 @@ async fn probe(inner: &Inner, addr: SocketAddr, expected: NodeId) -> Result<(), 
     let endpoint = Endpoint::new_with_abstract_socket(
         transport::endpoint(&inner.config.identity),
         None,
-        inner.line.wrap(socket, &*runtime).map_err(failed)?,
+        inner.line.wrap(socket, None, &*runtime).map_err(failed)?,
         Arc::clone(&runtime),
     )
     .map_err(failed)?;

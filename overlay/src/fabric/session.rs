@@ -15,6 +15,7 @@ use quinn::VarInt;
 use tokio::sync::Notify;
 
 use super::Inner;
+use super::carrier::stands_for_carrier;
 use super::error::{CloseReason, MeasureError, NotifyError, RequestError};
 use super::frame::FrameKind;
 use super::hello::Agreed;
@@ -50,6 +51,8 @@ pub(super) struct Shared {
     pub(super) agreed: Agreed,
     pub(super) inbound: bool,
     pub(super) since: Instant,
+    /// Where the peer was when the session opened.
+    at: SocketAddr,
     pub(super) outbox: Outbox,
     pub(super) pending: Pending,
     reason: OnceLock<CloseReason>,
@@ -66,8 +69,10 @@ impl Session {
         inbound: bool,
     ) -> Self {
         let limits = &fabric.config.limits;
+        let addr = connection.remote_address();
         Self(Arc::new(Shared {
             fabric: Arc::downgrade(fabric),
+            at: fabric.carriers.real(addr).unwrap_or(addr),
             connection,
             agreed,
             inbound,
@@ -90,9 +95,22 @@ impl Session {
         &self.0.agreed.contact
     }
 
-    /// Where the peer's packets come from now.
+    /// Where the peer's packets come from now; by a carrier, where that comes from.
     pub fn remote_addr(&self) -> SocketAddr {
-        canonical(self.0.connection.remote_address())
+        let addr = self.0.connection.remote_address();
+        match stands_for_carrier(&addr) {
+            true => {
+                let fabric = self.0.fabric.upgrade();
+                let real = fabric.and_then(|fabric| fabric.carriers.real(addr));
+                real.unwrap_or(self.0.at)
+            }
+            false => canonical(addr),
+        }
+    }
+
+    /// Whether a carrier brings it, because UDP does not get through.
+    pub fn carried(&self) -> bool {
+        stands_for_carrier(&self.0.connection.remote_address())
     }
 
     /// Where the peer saw our packets come from, by its word.

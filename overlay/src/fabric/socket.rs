@@ -1,5 +1,6 @@
 //! The fabric's UDP socket: large kernel buffers, an uplink limit that QUIC
-//! feels as a slow line, and a switch that silences it.
+//! feels as a slow line, and a switch that silences it. What goes by a carrier
+//! goes through it too.
 //!
 //! The limit must hold for everything sent, by every connection of every
 //! socket that shares the bucket; each waiter has a timer of its own, so no
@@ -14,11 +15,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Runtime, UdpPoller};
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
+use super::carrier::{Carried, Carriers, Channel, stands_for_carrier};
 use super::uplink::Bucket;
 
 /// Kernel buffers asked for, bytes: the usual 208 KiB drop handshakes in a burst.
@@ -98,15 +102,22 @@ impl Line {
         }
     }
 
-    /// `socket` as quinn takes it, on this line.
+    /// `socket` as quinn takes it, on this line; with what carriers bring, and
+    /// without where there is nothing to come by them.
     pub(super) fn wrap(
         &self,
         socket: UdpSocket,
+        carried: Option<(Arc<Carriers>, mpsc::Receiver<Carried>)>,
         runtime: &dyn Runtime,
     ) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         Ok(Arc::new(FabricSocket {
             inner: runtime.wrap_udp_socket(socket)?,
             line: self.clone(),
+            carried: carried.map(|(carriers, came)| ByCarrier {
+                carriers,
+                came: Mutex::new(came),
+                first: AtomicBool::new(false),
+            }),
         }))
     }
 }
@@ -115,11 +126,63 @@ impl Line {
 struct FabricSocket {
     inner: Arc<dyn AsyncUdpSocket>,
     line: Line,
+    carried: Option<ByCarrier>,
+}
+
+#[derive(Debug)]
+struct ByCarrier {
+    carriers: Arc<Carriers>,
+    came: Mutex<mpsc::Receiver<Carried>>,
+    /// Carriers and UDP are looked at first by turns: neither starves the other.
+    first: AtomicBool,
+}
+
+impl ByCarrier {
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut came = self.came.lock();
+        let mut count = 0;
+        for (buf, meta) in bufs.iter_mut().zip(meta) {
+            let Poll::Ready(Some((pipe, datagram))) = came.poll_recv(cx) else {
+                break;
+            };
+            let length = datagram.len().min(buf.len());
+            buf[..length].copy_from_slice(&datagram[..length]);
+            *meta = RecvMeta::default();
+            (meta.addr, meta.len, meta.stride) = (pipe.addr, length, length);
+            count += 1;
+        }
+        match count {
+            0 => Poll::Pending,
+            count => Poll::Ready(Ok(count)),
+        }
+    }
 }
 
 impl FabricSocket {
     fn is_silent(&self) -> bool {
         self.line.silent.load(Ordering::Relaxed)
+    }
+
+    fn poll_udp(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let received = ready!(self.inner.poll_recv(cx, bufs, meta));
+        let count = *received.as_ref().unwrap_or(&0);
+        for meta in &mut meta[..count] {
+            // Nobody can really send from there.
+            if stands_for_carrier(&meta.addr) {
+                meta.len = 0;
+            }
+        }
+        Poll::Ready(received)
     }
 }
 
@@ -146,9 +209,17 @@ impl AsyncUdpSocket for FabricSocket {
         if self.is_silent() {
             return Ok(());
         }
-        let size = transmit.contents.len();
-        let weight = weight(size, transmit.segment_size, transmit.destination);
-        self.line.send(weight, || self.inner.try_send(transmit))
+        let (size, to) = (transmit.contents.len(), transmit.destination);
+        let weight = weight(size, transmit.segment_size, to);
+        self.line.send(weight, || match &self.carried {
+            Some(carried) if stands_for_carrier(&to) => {
+                let each = transmit.segment_size.unwrap_or(size);
+                let channel = Channel::Sessions;
+                carried.carriers.send(&to, channel, transmit.contents, each);
+                Ok(())
+            }
+            _ => self.inner.try_send(transmit),
+        })
     }
 
     fn poll_recv(
@@ -158,7 +229,20 @@ impl AsyncUdpSocket for FabricSocket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         loop {
-            let received = ready!(self.inner.poll_recv(cx, bufs, meta));
+            let received = match &self.carried {
+                None => self.poll_udp(cx, bufs, meta),
+                Some(carried) if carried.first.fetch_xor(true, Ordering::Relaxed) => {
+                    match carried.poll_recv(cx, bufs, meta) {
+                        Poll::Pending => self.poll_udp(cx, bufs, meta),
+                        received => received,
+                    }
+                }
+                Some(carried) => match self.poll_udp(cx, bufs, meta) {
+                    Poll::Pending => carried.poll_recv(cx, bufs, meta),
+                    received => received,
+                },
+            };
+            let received = ready!(received);
             if received.is_err() || !self.is_silent() {
                 return Poll::Ready(received);
             }

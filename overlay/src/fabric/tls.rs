@@ -78,6 +78,11 @@ pub(super) fn peer_of(connection: &quinn::Connection) -> Option<NodeId> {
 /// Whose the key is that a peer proved in its handshake.
 pub(super) fn peer_in(identity: Box<dyn std::any::Any>) -> Option<NodeId> {
     let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    peer_by(&chain)
+}
+
+/// The same, of TLS over TCP.
+pub(super) fn peer_by(chain: &[CertificateDer<'_>]) -> Option<NodeId> {
     node_id(chain.first()?)
 }
 

@@ -57,6 +57,15 @@ pub struct PeerFlags {
         hide_env_values = true
     )]
     uplink: Option<Bandwidth>,
+    /// Whether to use TCP where UDP is not answered, and to let others come by
+    /// TCP, at the port of the same number [default: true]
+    #[arg(
+        long,
+        env = "CANOPY_CARRIERS",
+        value_name = "BOOL",
+        hide_env_values = true
+    )]
+    carriers: Option<bool>,
     /// Timings for a kind of network
     #[arg(long, env = "CANOPY_PRESET", value_enum, hide_env_values = true)]
     preset: Option<Preset>,
@@ -115,6 +124,8 @@ impl PeerFlags {
             stand: self.stand,
             uplink: self.uplink,
             upload: None,
+            carriers: self.carriers,
+            relay_only: None,
             api: None,
             http: None,
             control: None,

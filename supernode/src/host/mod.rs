@@ -377,6 +377,7 @@ fn peer_config(plan: &Plan) -> PeerConfig {
     fabric.topology = plan.topology.into();
     fabric.operator = plan.operator;
     fabric.uplink_bps = plan.uplink.map(|uplink| uplink.0);
+    fabric.carriers = plan.carriers;
     let timing = preset(plan.preset).timings();
     fabric.keep_alive = timing.home.keep_alive;
     fabric.idle_timeout = timing.home.keep_alive * 2 + Duration::from_secs(5);

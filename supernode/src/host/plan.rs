@@ -65,6 +65,8 @@ pub struct Plan {
     pub stand: Stand,
     /// What it may send; absent: unlimited.
     pub uplink: Option<Bandwidth>,
+    /// Whether it may go by TCP where UDP is not answered, and others to it.
+    pub carriers: bool,
     /// Timings; never [`Preset::Auto`].
     pub preset: Preset,
     /// The overlay's name, 1 to 64 bytes.
@@ -156,6 +158,7 @@ impl Setup {
             data_dir,
             stand: settings.stand.unwrap_or_default(),
             uplink: settings.uplink,
+            carriers: settings.carriers.unwrap_or(true),
             network,
             topology: settings.topology.unwrap_or_default(),
             zone,

@@ -192,6 +192,16 @@ catalogue! {
             "Sessions opened, by who dialled; a session that replaces one counts again.";
         SESSIONS_CLOSED: Counter Count "canopy_sessions_closed_total" []
             "Peers whose last session ended.";
+        CARRIERS: Gauge Count "canopy_carriers" []
+            "Carriers to other peers, open now: TCP connections that carry sessions and flows where UDP does not get through.";
+        CARRIERS_OPENED: Counter Count "canopy_carriers_opened_total" [DIRECTION]
+            "Carriers opened, by who did.";
+        CARRIERS_REFUSED: Counter Count "canopy_carriers_refused_total" []
+            "TCP connections turned away: at a limit, too slow, or no peer of an overlay.";
+        CARRIER_BYTES: Counter Bytes "canopy_carrier_bytes_total" [DIRECTION]
+            "Bytes of datagrams that carriers brought and took, without any header.";
+        CARRIER_DROPPED: Counter Count "canopy_carrier_dropped_packets_total" []
+            "Datagrams lost because a carrier's queue was full, or it had ended.";
         LEAVES: Gauge Count "canopy_leaves" []
             "Leaves that have this super-node as a home.";
         SENT: Counter Bytes "canopy_sent_bytes_total" [PURPOSE]

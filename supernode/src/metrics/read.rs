@@ -102,6 +102,14 @@ impl Metrics {
         let traffic = fabric.bytes_sent().saturating_sub(measuring);
         self.count(&id::SENT, &["traffic"], traffic);
         self.count(&id::SENT, &["measurement"], measuring);
+        let carriers = fabric.carriers();
+        self.whole(&id::CARRIERS, carriers.open as u64);
+        self.count(&id::CARRIERS_OPENED, &["inbound"], carriers.accepted);
+        self.count(&id::CARRIERS_OPENED, &["outbound"], carriers.opened);
+        self.counter(&id::CARRIERS_REFUSED, carriers.refused);
+        self.count(&id::CARRIER_BYTES, &["inbound"], carriers.received);
+        self.count(&id::CARRIER_BYTES, &["outbound"], carriers.sent);
+        self.counter(&id::CARRIER_DROPPED, carriers.dropped);
         self.whole(&id::LEAVES, from.peer.status().leaves as u64);
     }
 

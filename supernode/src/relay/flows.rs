@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use canopy_core::decree::Bans;
 use canopy_core::keyspace::NodeId;
+use canopy_overlay::fabric::CarriedRelay;
 use canopy_overlay::fabric::link::frame::{self, FlowId, FlowKey, Frame, HEADER, Kind, Side};
 
 use super::counts::{Counts, Dropped, Refused};
@@ -419,7 +420,11 @@ impl Flows {
         end.heard = now;
         end.at = Some(from);
         end.told_lost = None;
-        let observed = SocketAddr::new(from.addr.ip().to_canonical(), from.addr.port());
+        let observed = match CarriedRelay::leads_to(&from.addr) {
+            // Where a carrier comes from says nothing of where UDP would.
+            true => (Ipv6Addr::UNSPECIFIED, 0).into(),
+            false => SocketAddr::new(from.addr.ip().to_canonical(), from.addr.port()),
+        };
         let bound = frame::bound(frame.flow, frame.side, count, observed, &end.key);
         out.push(reply(from, &bound));
     }

@@ -4,13 +4,14 @@
 //! Batches that the kernel put together (GRO) are looked at once and go out as
 //! one (GSO). Nothing is copied, allocated or locked for a datagram. Where the
 //! kernel takes no more, the relay waits: its senders' datagrams then wait, or
-//! are lost, in the receive buffer.
+//! are lost, in the receive buffer. What a carrier brings is one datagram at a time.
 
 use std::io::{self, IoSliceMut};
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use noq_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 use tokio::io::Interest;
 use tokio::sync::{mpsc, oneshot};
@@ -21,18 +22,29 @@ use super::flows::{Drawn, FlowFigures, Flows, Outgoing, PERIOD, Place};
 use crate::heat::Top;
 use canopy_core::decree::Bans;
 use canopy_core::keyspace::NodeId;
+use canopy_overlay::fabric::CarriedRelay;
 use canopy_overlay::fabric::link::frame::FlowId;
 
 /// Batches taken from the kernel at once. More do not fit the processor's cache.
 const BATCHES: usize = 8;
 /// Most bytes of a batch.
 const BATCH: usize = 64 * 1024;
+/// Datagrams of carriers that are taken before the socket has its turn.
+const CARRIED: usize = 128;
 /// Times that the socket is read before commands have their turn.
 const READS: usize = 16;
 /// What IP and UDP add to a datagram, bytes: IPv4 and IPv6.
 const HEADERS: [usize; 2] = [28, 48];
 /// Most bytes that one send may have: the payload of the largest datagram.
 const MOST_AT_ONCE: usize = 65_487;
+
+/// What a carrier brings next.
+async fn came(carried: &mut Option<CarriedRelay>) -> (SocketAddr, Bytes) {
+    match carried {
+        Some(carried) => carried.recv().await,
+        None => std::future::pending().await,
+    }
+}
 
 /// What the relay's task is asked.
 pub(super) enum Command {
@@ -55,6 +67,7 @@ pub(super) enum Command {
 pub(super) struct Forwarder {
     socket: tokio::net::UdpSocket,
     state: UdpSocketState,
+    carried: Option<CarriedRelay>,
     flows: Flows,
     counts: Arc<Counts>,
     commands: mpsc::Receiver<Command>,
@@ -65,6 +78,7 @@ pub(super) struct Forwarder {
 impl Forwarder {
     pub(super) fn new(
         socket: UdpSocket,
+        carried: Option<CarriedRelay>,
         flows: Flows,
         counts: Arc<Counts>,
         commands: mpsc::Receiver<Command>,
@@ -72,6 +86,7 @@ impl Forwarder {
         Ok(Self {
             state: UdpSocketState::new((&socket).into())?,
             socket: tokio::net::UdpSocket::from_std(socket)?,
+            carried,
             flows,
             counts,
             commands,
@@ -98,9 +113,41 @@ impl Forwarder {
                         return tracing::error!(%error, "relay.socket: the relay has ended");
                     }
                     self.forward().await;
+                    self.forward_carried().await;
+                }
+                (from, datagram) = came(&mut self.carried) => {
+                    self.forward_one(from, &datagram).await;
+                    self.forward_carried().await;
                 }
             }
         }
+    }
+
+    /// Forwards what carriers have brought.
+    async fn forward_carried(&mut self) {
+        for _ in 0..CARRIED {
+            let came = self.carried.as_mut().and_then(CarriedRelay::try_recv);
+            let Some((from, datagram)) = came else {
+                break;
+            };
+            self.forward_one(from, &datagram).await;
+        }
+    }
+
+    async fn forward_one(&mut self, from: SocketAddr, datagram: &[u8]) {
+        let mut outgoing = std::mem::take(&mut self.outgoing);
+        let from = Place {
+            addr: from,
+            local: None,
+        };
+        let mut meta = RecvMeta::default();
+        (meta.len, meta.stride) = (datagram.len(), datagram.len());
+        self.flows
+            .receive(Instant::now(), from, datagram, meta.stride, &mut outgoing);
+        for out in outgoing.drain(..) {
+            self.send(&out, datagram, &meta).await;
+        }
+        self.outgoing = outgoing;
     }
 
     fn obey(&mut self, command: Command) {
@@ -142,6 +189,11 @@ impl Forwarder {
             let now = Instant::now();
             for (bytes, meta) in buffer.chunks(BATCH).zip(&metas[..count]) {
                 let bytes = &bytes[..meta.len];
+                if CarriedRelay::leads_to(&meta.addr) {
+                    // Nobody can really send from there.
+                    self.counts.discard(Dropped::Forged, 1);
+                    continue;
+                }
                 let from = Place {
                     addr: meta.addr,
                     local: meta.dst_ip,
@@ -199,6 +251,14 @@ impl Forwarder {
             src_ip: to.local,
         };
         let datagrams = stride.map_or(1, |stride| contents.len().div_ceil(stride));
+        if CarriedRelay::leads_to(&to.addr) {
+            if let Some(carried) = &self.carried {
+                let size = stride.unwrap_or(contents.len());
+                carried.send(&to.addr, contents, size);
+                self.counts.send(contents.len() + datagrams * HEADERS[0]);
+            }
+            return;
+        }
         loop {
             let sent = self.socket.try_io(Interest::WRITABLE, || {
                 self.state.try_send((&self.socket).into(), &transmit)

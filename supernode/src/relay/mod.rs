@@ -28,8 +28,8 @@ use std::time::Instant;
 
 use canopy_core::decree::Bans;
 use canopy_core::keyspace::NodeId;
-use canopy_overlay::fabric::bind_udp;
 use canopy_overlay::fabric::link::frame::{FlowId, FlowKey};
+use canopy_overlay::fabric::{CarriedRelay, bind_udp};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::heat::Top;
@@ -61,12 +61,17 @@ pub struct Opened {
 }
 
 impl Relay {
-    /// Opens the socket at `addr`, or at any free port where that is taken.
-    /// Call within a tokio runtime.
+    /// Opens the socket at `addr`, or at any free port where that is taken; takes
+    /// what carriers bring as well. Call within a tokio runtime.
     ///
     /// # Errors
     /// The system gives no socket.
-    pub fn bind(addr: SocketAddr, limits: Limits, counts: Arc<Counts>) -> io::Result<Self> {
+    pub fn bind(
+        addr: SocketAddr,
+        limits: Limits,
+        counts: Arc<Counts>,
+        carried: Option<CarriedRelay>,
+    ) -> io::Result<Self> {
         let socket = bind_udp(addr).or_else(|error| match addr.port() {
             0 => Err(error),
             _ => bind_udp(SocketAddr::new(addr.ip(), 0)),
@@ -74,7 +79,7 @@ impl Relay {
         let addr = socket.local_addr()?;
         let (commands, asked) = mpsc::channel(MAX_WAITING);
         let flows = Flows::new(limits, Arc::clone(&counts), Instant::now());
-        let forwarder = Forwarder::new(socket, flows, Arc::clone(&counts), asked)?;
+        let forwarder = Forwarder::new(socket, carried, flows, Arc::clone(&counts), asked)?;
         tokio::spawn(forwarder.run());
         tracing::info!(%addr, "relay.bound");
         Ok(Self {

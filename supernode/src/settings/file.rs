@@ -93,6 +93,8 @@ mod tests {
             stand = "never"
             uplink = "20 Mbit/s"
             upload = "10 Mbit/s"
+            carriers = false
+            relay_only = true
             api = "127.0.0.1:4480"
             http = "127.0.0.1:9477"
             control = "127.0.0.1:4481"
@@ -111,6 +113,8 @@ mod tests {
         assert_eq!(settings.peers.len(), 2);
         assert_eq!(settings.uplink, Some(Bandwidth(20_000_000)));
         assert_eq!(settings.upload, Some(Bandwidth(10_000_000)));
+        assert_eq!(settings.carriers, Some(false));
+        assert_eq!(settings.relay_only, Some(true));
         assert_eq!(settings.stand, Some(Stand::Never));
         assert_eq!(settings.topology, Some(Topology::Hybrid));
         assert_eq!(settings.http.map(|http| http.port()), Some(9477));

@@ -124,6 +124,12 @@ pub struct Settings {
     /// At what rate a leaf sends content to others, all of it together; absent: as
     /// the uplink.
     pub upload: Option<Bandwidth>,
+    /// Whether sessions may go by TCP where UDP is not answered: to others, and
+    /// from others at the TCP port of the same number. Absent: yes.
+    pub carriers: Option<bool>,
+    /// Whether links of a leaf go over relays only, so that other leaves never
+    /// learn its address. Absent: no.
+    pub relay_only: Option<bool>,
     /// Where the local gRPC API listens; loopback only.
     pub api: Option<SocketAddr>,
     /// Where a daemon's HTTP port listens: metrics, health, readiness. Absent:
@@ -165,6 +171,8 @@ impl Settings {
             stand: self.stand.or(below.stand),
             uplink: self.uplink.or(below.uplink),
             upload: self.upload.or(below.upload),
+            carriers: self.carriers.or(below.carriers),
+            relay_only: self.relay_only.or(below.relay_only),
             api: self.api.or(below.api),
             http: self.http.or(below.http),
             control: self.control.or(below.control),

@@ -10,11 +10,12 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use canopy_core::keyspace::NodeId;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::super::carrier::Pipe;
 use super::frame::{FlowId, FlowKey, Frame, Kind, Side};
 
 /// First half of the addresses that stand for flows: a unique local prefix
@@ -36,6 +37,8 @@ pub struct FlowEnd {
     pub relay: NodeId,
     /// Where the relay listens.
     pub addr: SocketAddr,
+    /// Where that super-node takes sessions: by TCP, carriers.
+    pub sessions: SocketAddr,
 }
 
 /// What is known of a flow.
@@ -63,6 +66,8 @@ pub(super) struct Flow {
     pub(super) state: watch::Sender<FlowState>,
     /// The relay asks for another bind.
     pub(super) lost: Notify,
+    /// What brings frames to the relay and from it; `None`: UDP.
+    by: ArcSwapOption<Pipe>,
 }
 
 impl Flow {
@@ -70,8 +75,18 @@ impl Flow {
         self.count.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Takes a frame of the relay's own.
-    pub(super) fn take(&self, frame: &Frame<'_>) {
+    /// The carrier that leads to the relay; `None`: frames go by UDP.
+    pub(super) fn carrier(&self) -> Option<Arc<Pipe>> {
+        self.by.load_full()
+    }
+
+    /// From now on frames go that way.
+    pub(super) fn go_by(&self, carrier: Option<Arc<Pipe>>) {
+        self.by.store(carrier);
+    }
+
+    /// Takes a frame of the relay's own, which came by a carrier or by UDP.
+    pub(super) fn take(&self, frame: &Frame<'_>, by: Option<&Arc<Pipe>>) {
         match frame.kind {
             Kind::Bound { count, observed } if frame.proves(&self.end.key) => {
                 let news = self.answered.send_if_modified(|answered| {
@@ -82,9 +97,13 @@ impl Flow {
                     news
                 });
                 if news {
+                    // The relay sends to where the last bind came from.
+                    self.by.store(by.cloned());
                     self.state.send_if_modified(|state| {
                         let before = *state;
-                        state.observed = Some(observed);
+                        // By a carrier nothing is seen.
+                        let seen = !observed.ip().is_unspecified();
+                        state.observed = seen.then_some(observed);
                         state.dead = false;
                         *state != before
                     });
@@ -100,6 +119,7 @@ impl Flow {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
     by_name: HashMap<(SocketAddr, FlowId, Side), Arc<Flow>>,
+    by_relay: HashMap<(NodeId, FlowId, Side), Arc<Flow>>,
     by_addr: HashMap<Ipv6Addr, Arc<Flow>>,
     relays: HashSet<SocketAddr>,
 }
@@ -113,11 +133,12 @@ impl Known {
     /// The flow that a frame from `relay` belongs to. Data names the end that
     /// sent it; the relay's own frames the end that they are for.
     pub(super) fn named(&self, relay: SocketAddr, frame: &Frame<'_>) -> Option<&Arc<Flow>> {
-        let side = match frame.kind {
-            Kind::Data => frame.side.across(),
-            _ => frame.side,
-        };
-        self.by_name.get(&(relay, frame.flow, side))
+        self.by_name.get(&(relay, frame.flow, own_side(frame)))
+    }
+
+    /// The same of a frame that a carrier brought from the super-node `relay`.
+    pub(super) fn carried(&self, relay: NodeId, frame: &Frame<'_>) -> Option<&Arc<Flow>> {
+        self.by_relay.get(&(relay, frame.flow, own_side(frame)))
     }
 
     /// The flow that an address stands for.
@@ -126,6 +147,14 @@ impl Known {
             IpAddr::V6(ip) => self.by_addr.get(&ip),
             IpAddr::V4(_) => None,
         }
+    }
+}
+
+/// Which end is this peer's.
+fn own_side(frame: &Frame<'_>) -> Side {
+    match frame.kind {
+        Kind::Data => frame.side.across(),
+        _ => frame.side,
     }
 }
 
@@ -172,7 +201,10 @@ impl Flows {
             answered: watch::Sender::new(0),
             state: watch::Sender::new(FlowState::default()),
             lost: Notify::new(),
+            by: ArcSwapOption::empty(),
         });
+        let at_relay = (flow.end.relay, flow.end.flow, flow.end.side);
+        known.by_relay.insert(at_relay, Arc::clone(&flow));
         known.relays.insert(flow.end.addr);
         known.by_name.insert(name, Arc::clone(&flow));
         known.by_addr.insert(ip, Arc::clone(&flow));
@@ -187,6 +219,7 @@ impl Flows {
         let mut known = Known::clone(&self.known.load());
         let end = &flow.end;
         known.by_name.remove(&(end.addr, end.flow, end.side));
+        known.by_relay.remove(&(end.relay, end.flow, end.side));
         known.by_addr.retain(|_, other| other.addr != flow.addr);
         if !known.by_addr.values().any(|o| o.end.addr == end.addr) {
             known.relays.remove(&end.addr);
@@ -207,6 +240,7 @@ mod tests {
             key: FlowKey([3; 32]),
             relay: NodeId([1; 32]),
             addr: ([192, 0, 2, 1], port).into(),
+            sessions: ([192, 0, 2, 1], 1).into(),
         }
     }
 
@@ -224,6 +258,8 @@ mod tests {
         let data = Frame::parse(&header).expect("data");
         let found = known.named(first.end.addr, &data).map(|f| f.addr);
         assert_eq!(found, Some(first.addr));
+        let carried = |relay| known.carried(NodeId([relay; 32]), &data).map(|f| f.addr);
+        assert_eq!((carried(1), carried(7)), (Some(first.addr), None));
         flows.remove(&first);
         assert!(flows.known().is_relay(&second.end.addr));
         flows.remove(&second);
@@ -238,7 +274,7 @@ mod tests {
         let observed = ([198, 51, 100, 7], 4242).into();
         let take = |count, key| {
             let bytes = frame::bound(FlowId(1), Side::Opener, count, observed, key);
-            flow.take(&Frame::parse(&bytes).expect("a frame"));
+            flow.take(&Frame::parse(&bytes).expect("a frame"), None);
             flow.state.borrow().observed
         };
         let key = FlowKey([3; 32]);

@@ -1,5 +1,9 @@
 //! Keeps one end of a flow bound: at the start, again every few seconds, and
 //! at once when the relay says that it sees another address.
+//!
+//! It also finds the way there: UDP or, where that is not answered, a carrier.
+//! What it sends by a carrier it sends by UDP as well, so that UDP has its turn as
+//! soon as it works.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +25,8 @@ const PATIENCE: [Duration; 5] = [
     Duration::from_millis(500),
     Duration::from_millis(600),
 ];
+/// Binds without an answer after which a carrier is looked for.
+const UDP_FIRST: usize = 2;
 /// Time between binds: a relay that died should be missed soon.
 const EVERY: Duration = Duration::from_secs(1);
 /// The same while nothing depends on the relay: NATs forget what was silent for
@@ -41,6 +47,7 @@ impl Held {
     /// Binds the end and keeps it bound. What is sent from now on finds it so,
     /// unless the bind is lost.
     pub(super) async fn bind(shared: Arc<Shared>, flow: Arc<Flow>) -> Self {
+        flow.go_by(shared.carriers.instead_of_udp(&flow.end.relay));
         let first = bind(&shared, &flow).await;
         let (needed, is_needed) = watch::channel(true);
         let keeper = keep(Arc::clone(&shared), Arc::clone(&flow), is_needed, first);
@@ -78,17 +85,43 @@ impl Drop for Held {
     }
 }
 
+/// Goes by a carrier that works, once there is one: UDP was not answered.
+fn turn(shared: &Shared, flow: &Flow) {
+    let end = &flow.end;
+    flow.go_by(shared.carriers.want(end.relay, end.sessions));
+}
+
+/// The least count whose answer says that the end is bound.
 async fn bind(shared: &Shared, flow: &Flow) -> u64 {
-    let (end, count) = (&flow.end, flow.next_count());
+    let end = &flow.end;
+    let carried = flow.carrier().map(|carrier| {
+        let count = flow.next_count();
+        let frame = frame::bind(end.flow, end.side, count, &end.key);
+        shared.send_carried(&frame, &carrier);
+        count
+    });
+    // The last one wins.
+    let count = flow.next_count();
     let frame = frame::bind(end.flow, end.side, count, &end.key);
     shared.send_frame(&frame, end.addr).await;
-    count
+    carried.unwrap_or(count)
 }
 
 async fn close(shared: &Shared, flow: &Flow) {
     let (end, count) = (&flow.end, flow.next_count());
     let frame = frame::close(end.flow, end.side, count, &end.key);
-    shared.send_frame(&frame, end.addr).await;
+    match flow.carrier() {
+        Some(carrier) => shared.send_carried(&frame, &carrier),
+        None => shared.send_frame(&frame, end.addr).await,
+    }
+}
+
+/// Waits for the end of the carrier in use.
+async fn broken(flow: &Flow) {
+    match flow.carrier() {
+        Some(carrier) => carrier.over().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Runs until it is aborted. The bind `first` was sent already.
@@ -101,7 +134,10 @@ async fn keep(
     let mut answered = flow.answered.subscribe();
     loop {
         let mut bound = false;
-        for patience in PATIENCE {
+        for (tried, patience) in PATIENCE.into_iter().enumerate() {
+            if tried >= UDP_FIRST {
+                turn(&shared, &flow);
+            }
             if first == 0 {
                 first = bind(&shared, &flow).await;
             }
@@ -111,6 +147,9 @@ async fn keep(
                 bound = true;
                 break;
             }
+        }
+        if bound && flow.carrier().is_none() {
+            shared.carriers.learn(true);
         }
         if !bound {
             flow.state.send_if_modified(|state| {
@@ -126,6 +165,7 @@ async fn keep(
         tokio::select! {
             () = sleep(every) => {}
             () = flow.lost.notified() => {}
+            () = broken(&flow) => turn(&shared, &flow),
             changed = needed.changed() => {
                 if changed.is_err() {
                     return;

@@ -127,7 +127,9 @@ impl Links {
         let udp = super::bind_udp(config.listen).map_err(failed)?;
         let line = fabric.inner.line.clone();
         let flows = Arc::new(Flows::default());
-        let shared = socket::Shared::new(udp, flows, config.relay_only, line).map_err(failed)?;
+        let carriers = Arc::clone(&fabric.inner.carriers);
+        let shared = socket::Shared::new(udp, flows, config.relay_only, line, carriers);
+        let shared = shared.map_err(failed)?;
         let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime);
         let identity = fabric.inner.config.identity.clone();
         // Which protocol it is for is known with the offer: see `handshake`.

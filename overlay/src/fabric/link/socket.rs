@@ -1,5 +1,5 @@
 //! The socket of all links: direct datagrams as they are, those of flows in
-//! frames to and from their relays.
+//! frames to and from their relays, by carriers where UDP does not get there.
 //!
 //! It shows QUIC IPv6 addresses only, IPv4 ones mapped, whatever the system
 //! has, because flows are IPv6 addresses. A peer that shows nobody its address
@@ -20,8 +20,9 @@ use noq::udp::{RecvMeta, Transmit, UdpSocketState};
 use noq::{AsyncUdpSocket, UdpSender};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
+use super::super::carrier::{Carried, Carriers, Channel, Pipe};
 use super::super::socket::{Line, Wait, weight};
 use super::flows::{Flows, stands_for_flow};
 use super::frame::{self, Frame, HEADER, Kind};
@@ -45,6 +46,7 @@ pub(super) struct Shared {
     pub(super) flows: Arc<Flows>,
     relay_only: bool,
     line: Line,
+    pub(super) carriers: Arc<Carriers>,
     local: SocketAddr,
     /// Addresses that direct datagrams came from for the first time in a while.
     pub(super) strangers: broadcast::Sender<SocketAddr>,
@@ -56,6 +58,7 @@ impl Shared {
         flows: Arc<Flows>,
         relay_only: bool,
         line: Line,
+        carriers: Arc<Carriers>,
     ) -> io::Result<Arc<Self>> {
         let state = UdpSocketState::new((&udp).into())?;
         let udp = UdpSocket::from_std(udp)?;
@@ -66,6 +69,7 @@ impl Shared {
             flows,
             relay_only,
             line,
+            carriers,
             strangers: broadcast::Sender::new(STRANGERS),
         }))
     }
@@ -84,6 +88,14 @@ impl Shared {
         match (self.local.is_ipv6(), ip.to_canonical()) {
             (true, ip) => mapped(ip),
             (false, ip) => ip,
+        }
+    }
+
+    /// Sends a frame by a carrier.
+    pub(super) fn send_carried(&self, frame: &[u8], carrier: &Pipe) {
+        if !self.is_silent() {
+            let (channel, size) = (Channel::Relay, frame.len());
+            self.carriers.send_by(carrier, channel, frame, size);
         }
     }
 
@@ -121,6 +133,8 @@ fn mapped(ip: IpAddr) -> IpAddr {
 #[derive(Debug)]
 pub(super) struct LinkSocket {
     shared: Arc<Shared>,
+    /// What carriers bring from relays.
+    carried: mpsc::Receiver<Carried>,
     /// Datagrams that came in one batch with others of another flow.
     aside: VecDeque<(SocketAddr, Vec<u8>)>,
     /// Who sent directly, lately.
@@ -130,6 +144,7 @@ pub(super) struct LinkSocket {
 impl LinkSocket {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
+            carried: shared.carriers.bring_to_links(),
             shared,
             aside: VecDeque::new(),
             seen: HashSet::new(),
@@ -179,7 +194,7 @@ impl LinkSocket {
                         self.aside.push_back((flow.addr, payload));
                     }
                 }
-                Some((frame, flow)) => flow.take(&frame),
+                Some((frame, flow)) => flow.take(&frame, None),
                 None => {}
             }
             read = end;
@@ -189,6 +204,28 @@ impl LinkSocket {
         meta.dst_ip = None;
         if let Some(addr) = first {
             meta.addr = addr;
+        }
+    }
+
+    /// Puts aside the datagrams that carriers brought, as many as there is room for.
+    fn take_carried(&mut self, cx: &mut Context<'_>) {
+        while self.aside.len() < MAX_ASIDE
+            && let Poll::Ready(Some((pipe, datagram))) = self.carried.poll_recv(cx)
+        {
+            let Some(frame) = Frame::parse(&datagram) else {
+                continue;
+            };
+            let known = self.shared.flows.known();
+            let Some(flow) = known.carried(pipe.peer, &frame) else {
+                continue;
+            };
+            match frame.kind {
+                Kind::Data => {
+                    let payload = frame.payload().to_vec();
+                    self.aside.push_back((flow.addr, payload));
+                }
+                _ => flow.take(&frame, Some(&pipe)),
+            }
         }
     }
 
@@ -225,12 +262,18 @@ impl AsyncUdpSocket for LinkSocket {
         bufs: &mut [IoSliceMut<'_>],
         metas: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        let count = self.take_aside(bufs, metas);
-        if count > 0 {
-            return Poll::Ready(Ok(count));
-        }
         loop {
-            ready!(self.shared.udp.poll_recv_ready(cx))?;
+            let count = self.take_aside(bufs, metas);
+            if count > 0 {
+                return Poll::Ready(Ok(count));
+            }
+            // UDP is looked at after each batch of what carriers brought.
+            self.take_carried(cx);
+            let ready = self.shared.udp.poll_recv_ready(cx)?;
+            if ready.is_pending() && !self.aside.is_empty() {
+                continue;
+            }
+            ready!(ready);
             let shared = &self.shared;
             let received = shared.udp.try_io(Interest::READABLE, || {
                 shared.state.recv((&shared.udp).into(), bufs, metas)
@@ -282,6 +325,32 @@ impl fmt::Debug for Sender {
 }
 
 impl Sender {
+    /// Waits for the line, then queues to a carrier.
+    fn poll_carried(
+        &mut self,
+        carrier: &Pipe,
+        framed: &[u8],
+        size: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let shared = &self.shared;
+        loop {
+            if let Some(bucket) = &shared.line.bucket {
+                ready!(self.wait.poll(bucket, cx));
+            }
+            let weight = weight(framed.len(), Some(size), carrier.remote);
+            let sent = shared.line.send(weight, || {
+                let (carriers, channel) = (&shared.carriers, Channel::Relay);
+                carriers.send_by(carrier, channel, framed, size);
+                Ok(())
+            });
+            // Else another sender was faster to take what the line gives.
+            if sent.is_ok() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
     /// Waits for the line and the socket, then hands over.
     fn poll(&mut self, transmit: &Transmit<'_>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
@@ -332,9 +401,10 @@ impl UdpSender for Sender {
             };
             return this.poll(&direct, cx);
         }
-        let Some((header, relay)) = this.shared.flows.known().at(&to).map(|flow| {
+        let Some((header, relay, carrier)) = this.shared.flows.known().at(&to).map(|flow| {
             let end = &flow.end;
-            (frame::header(end.flow, end.side), end.addr)
+            let header = frame::header(end.flow, end.side);
+            (header, end.addr, flow.carrier())
         }) else {
             // The flow is gone, and QUIC will notice.
             return Poll::Ready(Ok(()));
@@ -345,6 +415,11 @@ impl UdpSender for Sender {
         for datagram in transmit.contents.chunks(size.max(1)) {
             framed.extend_from_slice(&header);
             framed.extend_from_slice(datagram);
+        }
+        if let Some(carrier) = carrier {
+            let sent = this.poll_carried(&carrier, &framed, size + HEADER, cx);
+            this.framed = framed;
+            return sent;
         }
         let relayed = Transmit {
             destination: SocketAddr::new(this.shared.own_family(relay.ip()), relay.port()),
