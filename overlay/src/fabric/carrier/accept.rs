@@ -19,7 +19,7 @@ use super::ALPN;
 /// Who connects must finish the handshake within this.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Handshakes under way.
-const PENDING: usize = 128;
+pub(super) const PENDING: usize = 128;
 /// Connections that the system holds until they are looked at.
 const BACKLOG: i32 = 256;
 /// Pause after the system could not accept, e.g. for want of descriptors.

@@ -317,3 +317,6 @@ impl std::fmt::Debug for Carriers {
         f.debug_tuple("Carriers").field(&self.stats()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests;
