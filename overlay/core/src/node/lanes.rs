@@ -58,3 +58,59 @@ impl Core {
         self.officers(self.next_term(self.lane_of(&self.node_id())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use canopy_proto::wire::{self, core_message::Kind};
+
+    use super::super::running::Runner;
+    use super::super::tests::{contact_of, core, designation, identity, now_at};
+    use super::super::{Core, Output};
+    use super::*;
+
+    /// A super-node among forty, in an election of the other lane than its own.
+    fn officer() -> (Core, u64) {
+        let mut core = core(1, true, None);
+        let entries: Vec<_> = (2..=40)
+            .map(|i| wire::RosterEntry {
+                mandate: Some(designation(i, &identity(99))),
+                contact: Some(contact_of(i).signed),
+                release: None,
+            })
+            .collect();
+        for entry in &entries {
+            core.admit(now_at(0), entry, false).expect("designated");
+        }
+        assert_eq!((core.lanes(), core.lane_of(&core.node_id())), (2, 1));
+        let term = core.next_term(0);
+        let runner = Runner::Officer {
+            activate: Vec::new(),
+            deputies: 0,
+        };
+        core.open_election(now_at(1), runner, term, Vec::new(), 1, String::new());
+        (core, term)
+    }
+
+    #[test]
+    fn whoever_runs_an_election_of_another_lane_tells_the_stand_ins_there() {
+        let (mut core, term) = officer();
+        while core.poll().is_some() {}
+        core.report_tick(now_at(2));
+        let told: Vec<NodeId> = std::iter::from_fn(|| core.poll())
+            .filter_map(|output| match output {
+                Output::Send { node, message, .. } => match message.kind {
+                    Some(Kind::LoadReport(report)) if report.term == term => Some(node),
+                    _ => None,
+                },
+                _ => None,
+            })
+            .collect();
+        let own = core.node_id();
+        assert_ne!(core.own_officers(), core.officers(term));
+        let officers = core.own_officers().into_iter().chain(core.officers(term));
+        let missed: Vec<NodeId> = officers
+            .filter(|node| *node != own && !told.contains(node))
+            .collect();
+        assert!(missed.is_empty(), "{missed:?}");
+    }
+}

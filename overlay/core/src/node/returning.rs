@@ -40,7 +40,14 @@ impl Core {
             host.alone_since = alone.then_some(since);
         }
         let report = self.own_report(now);
-        let officers = self.own_officers();
+        let mut officers = self.own_officers();
+        if let Some(term) = self.election.as_ref().map(|election| election.term) {
+            // It may be another lane's: its stand-ins wait for a sign of life.
+            let others = self.officers(term).into_iter();
+            let others = others.filter(|node| !officers.contains(node));
+            let others: Vec<NodeId> = others.collect();
+            officers.extend(others);
+        }
         for officer in officers.iter().filter(|node| **node != own) {
             self.send(*officer, Kind::LoadReport(report.clone()));
         }
