@@ -69,7 +69,7 @@ impl State {
     pub(super) fn check_bounds(&self) {
         // Only super-nodes that were asked or served as homes.
         assert!(self.avoid.len() <= MAX_AVOIDED);
-        assert!(self.vouched.len() <= MAX_VOUCHED);
+        assert!(self.vouched.len() <= MAX_VOUCHED + 1);
         for attempt in self.attempts.iter().flatten() {
             if let Attempt::Probing {
                 asked, answered, ..
@@ -369,12 +369,13 @@ impl Core {
         let Some((candidate, _)) = named_in(mandate) else {
             return false;
         };
+        let own = self.identity.node_id();
         let interval = self.config.timing.muster.roster_interval;
         let vouched = &mut self.homes.vouched;
         let before = vouched.get(&candidate).copied();
         match before.filter(|(_, at)| now.at.since(*at) < interval) {
             Some((first, _)) => return first != from && homes.contains(&first),
-            None if vouched.len() >= MAX_VOUCHED => {
+            None if vouched.len() >= MAX_VOUCHED && candidate != own => {
                 // Forgetting what was asked just now would ask without end.
                 vouched.retain(|_, (_, at)| now.at.since(*at) < interval);
                 if vouched.len() >= MAX_VOUCHED {

@@ -8,6 +8,8 @@ use canopy_proto::wire::{self, core_message::Kind};
 
 use super::handover::{Moved, Shares};
 use super::news::Waiting;
+use super::sponsors::Sponsors;
+use super::sync::MANY;
 use super::timers::Timer;
 use super::{Core, Event, Load, Output, Role};
 use crate::contact::Contact;
@@ -67,6 +69,8 @@ pub(super) struct State {
     pub(super) renewed: BTreeMap<NodeId, Time>,
     /// What voters' ballots were worth in the races that this peer ran.
     pub(super) standings: Standings,
+    /// Who tells a newcomer whom to believe, until it has caught up.
+    pub(super) sponsors: Sponsors,
     /// When one believed dead was last asked whether it is.
     pub(super) called: Time,
     /// Since when no other super-node has answered, if none does.
@@ -91,6 +95,8 @@ impl Core {
             return;
         }
         if self.host.is_none() || self.role == Role::Retiring {
+            let serving = self.roster.serving_count();
+            let sponsors = Sponsors::new(now.at, serving, self.homes.nodes());
             self.leave_homes();
             self.muster_over();
             let swim = self.new_swim(now);
@@ -107,10 +113,12 @@ impl Core {
                 lanes: BTreeMap::new(),
                 renewed: BTreeMap::new(),
                 standings: Standings::new(MAX_STANDINGS),
+                sponsors,
                 called: now.at,
                 alone_since: None,
             }));
             self.greet_members(now);
+            self.begin_catching_up();
             self.ask_for_decrees();
         }
         let contact = self.contact.clone();
@@ -118,7 +126,12 @@ impl Core {
         self.set_role(Role::SuperNode);
         let report = self.jitter(self.config.timing.election.report_interval);
         self.timers.set(Timer::Report, now.at + report);
-        self.timers.set(Timer::Sync, now.at + report);
+        let compare = if self.is_catching_up() {
+            report / 4
+        } else {
+            report
+        };
+        self.timers.set(Timer::Sync, now.at + compare);
     }
 
     /// The operator's word that this peer serves: checked like anybody's, and
@@ -278,7 +291,11 @@ impl Core {
 
     pub(super) fn session_up(&mut self, now: Now, node: NodeId) {
         let inbound = self.links.get(&node).is_some_and(|link| link.inbound);
-        if !inbound {
+        // Among many, those who serve compare in turn: each would send a newcomer
+        // all that it lacks.
+        let many = self.host.is_some() && self.roster.serving_count() > MANY;
+        let in_turn = many && self.roster.serves(&node);
+        if !inbound && !in_turn {
             let digest = self.digest(true);
             self.send(node, digest);
         }

@@ -13,6 +13,7 @@
 //! | `roster` | taking in mandates, contacts and releases |
 //! | `alive` | which of those super-nodes answer |
 //! | `sync`, `news` | passing them on |
+//! | `sponsors` | how a newcomer among many catches up |
 //! | `decrees` | what the operator decreed: spread and obeyed |
 //! | `host` | leaves attached to this super-node |
 //! | `leaves` | what is known of these, for operators |
@@ -53,6 +54,7 @@ mod race;
 mod returning;
 mod roster;
 mod running;
+mod sponsors;
 mod sync;
 #[cfg(test)]
 mod tests;

@@ -54,7 +54,9 @@ impl Core {
         if let Some(host) = self.host.as_mut().filter(|_| officers.contains(&own)) {
             host.reports.insert(own, (report, now.at));
         }
-        self.officiate(now);
+        if !self.is_catching_up() {
+            self.officiate(now);
+        }
         self.hand_leaves_over(now);
         let wait = self.jitter(self.config.timing.election.report_interval);
         self.timers.set(Timer::Report, now.at + wait);

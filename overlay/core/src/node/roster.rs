@@ -264,6 +264,7 @@ impl Core {
             self.mandated(now, mandate);
         }
         self.stranger_elected(now, &mandate.candidate);
+        self.tell_elected_leaf(&mandate.candidate);
         if !mandate.deputy && !served {
             self.event(Event::SuperNodeUp {
                 node: mandate.candidate,
@@ -367,7 +368,9 @@ impl Core {
             }
             if verdict.as_ref().is_err_and(of_strangers)
                 && let Some(mandate) = &entry.mandate
-                && (self.lacks_papers(mandate) || self.vouched_by_homes(now, from, mandate))
+                && (self.lacks_papers(mandate)
+                    || self.is_sponsored(&from, mandate)
+                    || self.vouched_by_homes(now, from, mandate))
             {
                 verdict = self.admit(now, &entry, true);
             }
@@ -396,7 +399,8 @@ impl Core {
         if self.within.take() == Some(true) {
             self.roster_changed(now);
         }
-        if !foreign.is_empty() {
+        // A newcomer among many takes most of them for strangers at first.
+        if !foreign.is_empty() && !self.is_catching_up() {
             if self.is_left_behind(now) {
                 self.step_down(now, "alone, while others serve");
             }

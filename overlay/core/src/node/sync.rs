@@ -30,8 +30,11 @@ pub(super) const BATCH: usize = 12;
 const REFERRED: usize = 4;
 /// Peers that a newcomer compares its first roster with.
 const COMPARED: usize = 8;
+/// Entries that one comparison among many yields at most: of 15 kB each, what a
+/// line of 10 Mbit/s carries in two seconds.
+const PORTION: usize = 128;
 /// Keys in one digest message.
-const MAX_KEYS: usize = 5_000;
+pub(super) const MAX_KEYS: usize = 5_000;
 /// Leaves that are told of a change at once.
 pub(super) const MAX_TOLD_LEAVES: usize = 256;
 
@@ -216,7 +219,7 @@ impl Core {
     }
 
     /// For another super-node, which most often knows the same.
-    fn summary(&self) -> Kind {
+    pub(super) fn summary(&self) -> Kind {
         Kind::RosterDigest(wire::RosterDigest {
             digest: self.roster.digest(true).to_bytes(),
             super_nodes: self.placement.len() as u32,
@@ -251,6 +254,7 @@ impl Core {
             let digest = self.digest(true);
             return self.send(from, digest);
         }
+        let ready = self.sponsor_lists(&from, &theirs.keys);
         let held: BTreeMap<&[u8], (u64, bool, bool)> = theirs
             .keys
             .iter()
@@ -262,7 +266,12 @@ impl Core {
         };
         // A leaf has no use for the dead (but for who must not come back), nor for more than it may keep.
         let peer = self.roster.get(&from).is_some_and(Entry::in_office);
-        let most = if peer { MAX_KEYS } else { self.config.cache };
+        let many = self.roster.serving_count() > MANY;
+        let most = match (peer, many) {
+            (true, true) => PORTION,
+            (true, false) => MAX_KEYS,
+            (false, _) => self.config.cache,
+        };
         let filled = self.config.cache.min(FILLED);
         let few = !peer && self.roster.len() > self.config.cache.min(MANY);
         let missing = match few {
@@ -278,7 +287,11 @@ impl Core {
             true => entry.brief(),
             false => entry.to_wire(),
         };
-        let missing: Vec<wire::RosterEntry> = missing.take(most).map(form).collect();
+        let mut missing: Vec<&Entry> = missing.collect();
+        // Those who signed before those for whom they did.
+        missing.sort_by_key(|entry| entry.issued_ms);
+        let missing = missing.into_iter().take(most);
+        let missing: Vec<wire::RosterEntry> = missing.map(form).collect();
         // A leaf may not know those who signed a release, and its home may never
         // have known the one released: it hears that such serve no more.
         let gone = |key: &&wire::RosterKey| {
@@ -320,7 +333,7 @@ impl Core {
                 node.is_some_and(|node| self.roster.get(&node).is_none())
             };
             let listed = theirs.leaf && self.host.is_some() && !theirs.keys.iter().any(unheard);
-            if lacks && !listed {
+            if lacks && !listed && ready {
                 let digest = self.digest(false);
                 self.send(from, digest);
             }
@@ -404,7 +417,8 @@ impl Core {
             .map(|e| e.node())
             .filter(|n| *n != own)
             .collect();
-        for node in self.pick(others, 1) {
+        let catching_up = self.ask_sponsors(now);
+        for node in self.pick(others, usize::from(!catching_up)) {
             let summary = self.summary();
             self.send(node, summary);
         }
@@ -414,7 +428,11 @@ impl Core {
         if self.role == Role::Retiring && self.roster.serving().next().is_none() {
             self.timers.at_latest(Timer::Bootstrap, now.at);
         }
-        let wait = self.jitter(self.config.timing.muster.roster_interval);
+        let wait = match catching_up {
+            true => self.config.timing.election.report_interval / 4,
+            false => self.config.timing.muster.roster_interval,
+        };
+        let wait = self.jitter(wait);
         self.timers.set(Timer::Sync, now.at + wait);
     }
 
