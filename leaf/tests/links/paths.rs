@@ -104,7 +104,8 @@ async fn a_link_starts_over_the_relay_and_moves_to_a_direct_path() {
         &b"ping"[..]
     );
     here.close("done");
-    within(there.closed()).await;
+    let why = within(there.closed()).await;
+    assert!(why.contains("done"), "{why}");
     tokio::join!(a.close(), b.close());
     host.close().await;
 }

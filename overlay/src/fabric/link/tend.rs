@@ -17,7 +17,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use noq::{Connection, PathEvent, PathId, PathStatus, WeakConnectionHandle};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Inner;
 use super::config::{KEEP_ALIVE, PATH_IDLE};
@@ -44,6 +44,9 @@ const RELAYS: [Duration; 7] = [
     Duration::from_secs(8),
     Duration::from_secs(30),
 ];
+
+/// How long the relay outlives the link.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Addresses that are tried because something came from there, a link.
 const MAX_STRANGERS: usize = 8;
@@ -187,6 +190,9 @@ impl Tender {
         if let Some(inner) = self.inner.upgrade() {
             inner.ended(self.about.peer);
         }
+        // QUIC says once, over its first path, that it closes, and again to each
+        // packet that still comes: a flow that is gone would swallow that.
+        sleep(FAREWELL).await;
     }
 
     /// Tells the other side where this one may be reached.
