@@ -5,7 +5,7 @@ mod harness;
 use std::time::Duration;
 
 use canopy_core::keyspace::NodeId;
-use canopy_core::node::{Event, Role};
+use canopy_core::node::{Event, Input, Role};
 use canopy_core::placement::R;
 use harness::{Plan, World, id};
 
@@ -112,6 +112,31 @@ fn a_healed_partition_ends_as_one_overlay_without_surplus() {
         let serving = world.with_role(Role::SuperNode);
         let strays = strays(&world);
         assert!(united, "seed {seed}: {} serve, {strays:?}", serving.len());
+    }
+}
+
+/// It takes no part any more in finding out who answers, and took all for dead.
+#[test]
+fn who_lays_its_role_down_while_cut_off_finds_the_others_again() {
+    for seed in SEEDS {
+        let mut world = overlay(seed, 10);
+        let leaver = world.with_role(Role::SuperNode)[0];
+        let others: Vec<NodeId> = world.alive().into_iter().filter(|n| *n != leaver).collect();
+        world.partition(&[leaver], &others);
+        world.run(Duration::from_secs(20));
+        world.tell(leaver, Input::StepDown);
+        world.run(Duration::from_secs(5));
+        assert_eq!(world.core(leaver).role(), Role::Retiring, "seed {seed}");
+        world.heal();
+        let back = |world: &World| {
+            let role = world.core(leaver).role();
+            founded(world) && role != Role::Retiring
+        };
+        assert!(
+            world.run_until(Duration::from_secs(60), back),
+            "seed {seed}: {:?}",
+            world.core(leaver).status(world.now()).super_nodes
+        );
     }
 }
 

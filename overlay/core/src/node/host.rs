@@ -299,13 +299,19 @@ impl Core {
             let digest = self.digest(true);
             self.send(node, digest);
         }
-        if self.host.is_none() && self.roster.set_down(&node, false) {
+        if self.follows() && self.roster.set_down(&node, false) {
             self.roster_changed(now);
         }
         self.candidacy.linked();
         if self.links.len() <= 3 {
             self.timers.at_latest(Timer::Candidacy, now.at);
         }
+    }
+
+    /// Whether this peer takes no part in finding out who answers, and hears it
+    /// from others: a leaf, or one that has laid its role down and hands over.
+    pub(super) fn follows(&self) -> bool {
+        self.host.is_none() || self.role == Role::Retiring
     }
 
     pub(super) fn session_down(&mut self, now: Now, node: NodeId) {
@@ -320,7 +326,7 @@ impl Core {
     /// A super-node could not be dialled: a leaf looks elsewhere, a super-node
     /// leaves the verdict to the failure detector.
     pub(super) fn unreachable(&mut self, now: Now, node: NodeId) {
-        if self.host.is_none() && self.roster.set_down(&node, true) {
+        if self.follows() && self.roster.set_down(&node, true) {
             self.roster_changed(now);
         }
         self.session_down(now, node);

@@ -428,7 +428,7 @@ impl Core {
         self.host.is_some() && entry.is_some_and(|e| e.serves() && e.mandate().is_none())
     }
 
-    /// A leaf learns that a super-node which did not answer is alive: by its
+    /// Who follows learns that a super-node which did not answer is alive: by its
     /// home, or, while it knows nobody alive, by anyone who has its papers.
     /// Another leaf has not, and may only not have noticed yet.
     fn vouched(&mut self, now: Now, from: &NodeId, entry: &wire::RosterEntry, dead: &[Bytes]) {
@@ -439,7 +439,7 @@ impl Core {
         let may = self.homes.nodes().contains(from) || self.roster.serving().next().is_none();
         let serves = entry.mandate.is_some() && entry.release.is_none();
         let alive = serves && !dead.iter().any(|other| other.as_ref() == node.0);
-        if self.host.is_none() && may && alive && self.roster.set_down(&node, false) {
+        if self.follows() && may && alive && self.roster.set_down(&node, false) {
             self.roster_changed(now);
         }
     }

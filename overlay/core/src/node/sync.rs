@@ -187,18 +187,15 @@ impl Core {
     }
 
     pub(super) fn digest(&self, want: bool) -> Kind {
-        // A super-node asks for the papers that it lacks, a leaf for news of
+        // A super-node asks for the papers that it lacks, who follows for news of
         // those that it believes dead.
-        let host = self.host.is_some();
+        let (host, follows) = (self.host.is_some(), self.follows());
         let keys = self
             .roster
             .entries()
             .filter(|entry| {
-                if host {
-                    entry.mandate().is_some()
-                } else {
-                    !entry.down
-                }
+                let held = !host || entry.mandate().is_some();
+                held && !(follows && entry.down)
             })
             .take(MAX_KEYS)
             .map(|entry| wire::RosterKey {
@@ -208,7 +205,7 @@ impl Core {
                 deputy: entry.deputy,
             });
         Kind::RosterDigest(wire::RosterDigest {
-            digest: self.roster.digest(host).to_bytes(),
+            digest: self.roster.digest(!follows).to_bytes(),
             super_nodes: self.placement.len() as u32,
             keys: keys.collect(),
             want,

@@ -25,6 +25,7 @@ const START_MS: u64 = 1_800_000_000_000;
 /// Something that will happen.
 enum Coming {
     Input(NodeId, Input),
+    HandOver(NodeId),
     Timeout(NodeId),
     Deliver {
         from: NodeId,
@@ -319,6 +320,14 @@ impl World {
         let now = self.now();
         match coming {
             Coming::Input(node, input) => self.tell(node, input),
+            // Somebody has to be there who takes what it holds.
+            Coming::HandOver(node) => match self.peers.get(&node) {
+                Some(peer) if peer.core.placement().is_empty() => {
+                    self.later(Duration::from_secs(1), Coming::HandOver(node));
+                }
+                Some(_) => self.tell(node, Input::HandedOver),
+                None => {}
+            },
             Coming::Timeout(node) => {
                 let Some(peer) = self.peers.get_mut(&node) else {
                     return;
@@ -474,10 +483,7 @@ impl World {
                 }
             }
             Output::Role(Role::Retiring) => {
-                self.later(
-                    Duration::from_millis(200),
-                    Coming::Input(node, Input::HandedOver),
-                );
+                self.later(Duration::from_millis(200), Coming::HandOver(node));
             }
             Output::Event(event) => self.events.push((self.now_us, node, event)),
             Output::Save => {
