@@ -51,7 +51,8 @@ impl<C: Calls> Client<C> {
             _ => false,
         };
         let mut letters = self.read_mailbox(AT_ONCE, fits).await?;
-        letters.sort_by_key(|letter| letter.body.issued_ms);
+        // Within a millisecond, as its sender numbered them.
+        letters.sort_by_key(|letter| (letter.body.issued_ms, letter.body.sequence));
         Ok(letters)
     }
 
