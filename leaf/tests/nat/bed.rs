@@ -131,6 +131,13 @@ impl SuperNode {
         Self { addr, process }
     }
 
+    /// Two that know each other.
+    pub(crate) fn pair(net: &Net) -> [Self; 2] {
+        let first = Self::start(net, 2, None);
+        let second = Self::start(net, 3, Some(&first));
+        [first, second]
+    }
+
     /// Its address without the port.
     pub(crate) fn ip(&self) -> &str {
         self.addr.split(':').next().expect("one")

@@ -145,9 +145,7 @@ pub(crate) fn leaves_of_one_network_find_each_other() {
 pub(crate) fn a_message_crosses_two_super_nodes_where_it_must() {
     let base = tempfile::tempdir().expect("a directory");
     let net = Net::new();
-    let first = SuperNode::start(&net, 2, None);
-    let second = SuperNode::start(&net, 3, Some(&first));
-    let hosts = [first, second];
+    let hosts = SuperNode::pair(&net);
     let leaf = |other: &SuperNode| {
         let network = net.behind(Nat::PortRestricted, &net.internet);
         net.block(&network, other.ip());

@@ -101,9 +101,7 @@ fn check(
 pub(crate) fn outlives_its_relay_and_its_addresses() {
     let base = tempfile::tempdir().expect("a directory");
     let net = Net::new();
-    let first = SuperNode::start(&net, 2, None);
-    let second = SuperNode::start(&net, 3, Some(&first));
-    let hosts = [first, second];
+    let hosts = SuperNode::pair(&net);
     let leaf = |nat| {
         let network = net.behind(nat, &net.internet);
         let leaf = Leaf::start(&net, &network, base.path(), &hosts);

@@ -40,6 +40,10 @@ impl BindError {
             _ => Self::Io { addr, source },
         }
     }
+
+    pub(super) fn tls(error: impl std::fmt::Display) -> Self {
+        Self::Config(format!("TLS: {error}"))
+    }
 }
 
 /// Why there is no session to a peer.

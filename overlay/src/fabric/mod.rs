@@ -343,7 +343,8 @@ fn bind_both(
     carriers: bool,
 ) -> std::io::Result<(UdpSocket, Option<TcpListener>)> {
     // Of the ports that the system chooses, one may be taken for TCP.
-    for _ in 0..PORTS_TRIED {
+    let mut tried = 1;
+    loop {
         let socket = socket::bind(listen)?;
         if !carriers {
             return Ok((socket, None));
@@ -351,7 +352,7 @@ fn bind_both(
         let at = socket.local_addr()?;
         match carrier::listen(at) {
             Ok(listener) => return Ok((socket, Some(listener))),
-            Err(_) if listen.port() == 0 => {}
+            Err(_) if listen.port() == 0 && tried < PORTS_TRIED => tried += 1,
             Err(error) => {
                 tracing::warn!(
                     %error,
@@ -361,7 +362,6 @@ fn bind_both(
             }
         }
     }
-    socket::bind(listen).map(|socket| (socket, None))
 }
 
 struct Leave {

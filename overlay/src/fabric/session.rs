@@ -97,14 +97,10 @@ impl Session {
 
     /// Where the peer's packets come from now; by a carrier, where that comes from.
     pub fn remote_addr(&self) -> SocketAddr {
-        let addr = self.0.connection.remote_address();
-        match stands_for_carrier(&addr) {
-            true => {
-                let fabric = self.0.fabric.upgrade();
-                let real = fabric.and_then(|fabric| fabric.carriers.real(addr));
-                real.unwrap_or(self.0.at)
-            }
-            false => canonical(addr),
+        match self.carried() {
+            // It never changes its carrier.
+            true => self.0.at,
+            false => canonical(self.0.connection.remote_address()),
         }
     }
 

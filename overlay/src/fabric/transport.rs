@@ -54,8 +54,8 @@ pub(super) fn client(
     alpn: &[u8],
     transport: &Arc<TransportConfig>,
 ) -> Result<ClientConfig, BindError> {
-    let tls = tls::client(identity, alpn).map_err(bad_tls)?;
-    let crypto = QuicClientConfig::try_from(tls).map_err(bad_tls)?;
+    let tls = tls::client(identity, alpn).map_err(BindError::tls)?;
+    let crypto = QuicClientConfig::try_from(tls).map_err(BindError::tls)?;
     let mut config = ClientConfig::new(Arc::new(crypto));
     config.transport_config(Arc::clone(transport));
     Ok(config)
@@ -67,8 +67,8 @@ pub(super) fn server(
     alpn: &[u8],
     transport: &Arc<TransportConfig>,
 ) -> Result<ServerConfig, BindError> {
-    let tls = tls::server(&config.identity, alpn).map_err(bad_tls)?;
-    let crypto = QuicServerConfig::try_from(tls).map_err(bad_tls)?;
+    let tls = tls::server(&config.identity, alpn).map_err(BindError::tls)?;
+    let crypto = QuicServerConfig::try_from(tls).map_err(BindError::tls)?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
     server
         .transport_config(Arc::clone(transport))
@@ -85,10 +85,6 @@ pub fn yardstick(config: &FabricConfig) -> Result<(ServerConfig, ClientConfig), 
     let server = server(config, tls::ALPN, &transport)?;
     let client = client(&config.identity, tls::ALPN, &transport)?;
     Ok((server, client))
-}
-
-fn bad_tls(error: impl std::fmt::Display) -> BindError {
-    BindError::Config(format!("TLS: {error}"))
 }
 
 /// Settings of the endpoint. Reset key and connection ids follow from the

@@ -135,17 +135,22 @@ impl Forwarder {
     }
 
     async fn forward_one(&mut self, from: SocketAddr, datagram: &[u8]) {
-        let mut outgoing = std::mem::take(&mut self.outgoing);
-        let from = Place {
-            addr: from,
-            local: None,
-        };
         let mut meta = RecvMeta::default();
-        (meta.len, meta.stride) = (datagram.len(), datagram.len());
+        (meta.addr, meta.len, meta.stride) = (from, datagram.len(), datagram.len());
+        self.pass_on(Instant::now(), datagram, &meta).await;
+    }
+
+    /// Looks at what came at once, and sends what is to be sent for it.
+    async fn pass_on(&mut self, now: Instant, bytes: &[u8], meta: &RecvMeta) {
+        let from = Place {
+            addr: meta.addr,
+            local: meta.dst_ip,
+        };
+        let mut outgoing = std::mem::take(&mut self.outgoing);
         self.flows
-            .receive(Instant::now(), from, datagram, meta.stride, &mut outgoing);
+            .receive(now, from, bytes, meta.stride, &mut outgoing);
         for out in outgoing.drain(..) {
-            self.send(&out, datagram, &meta).await;
+            self.send(&out, bytes, meta).await;
         }
         self.outgoing = outgoing;
     }
@@ -174,7 +179,6 @@ impl Forwarder {
     /// Forwards what has come.
     async fn forward(&mut self) {
         let mut buffer = std::mem::take(&mut self.buffer);
-        let mut outgoing = std::mem::take(&mut self.outgoing);
         for _ in 0..READS {
             let mut metas = [RecvMeta::default(); BATCHES];
             let count = match self.receive(&mut buffer, &mut metas) {
@@ -194,19 +198,10 @@ impl Forwarder {
                     self.counts.discard(Dropped::Forged, 1);
                     continue;
                 }
-                let from = Place {
-                    addr: meta.addr,
-                    local: meta.dst_ip,
-                };
-                self.flows
-                    .receive(now, from, bytes, meta.stride, &mut outgoing);
-                for out in outgoing.drain(..) {
-                    self.send(&out, bytes, meta).await;
-                }
+                self.pass_on(now, bytes, meta).await;
             }
         }
         self.buffer = buffer;
-        self.outgoing = outgoing;
     }
 
     fn receive(&self, buffer: &mut [u8], metas: &mut [RecvMeta; BATCHES]) -> io::Result<usize> {

@@ -94,7 +94,7 @@ impl Core {
             }
             return;
         }
-        if self.host.is_none() || self.role == Role::Retiring {
+        if self.follows() {
             let serving = self.roster.serving_count();
             let sponsors = Sponsors::new(now.at, serving, self.homes.nodes());
             self.leave_homes();

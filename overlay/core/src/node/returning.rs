@@ -43,10 +43,11 @@ impl Core {
         let mut officers = self.own_officers();
         if let Some(term) = self.election.as_ref().map(|election| election.term) {
             // It may be another lane's: its stand-ins wait for a sign of life.
-            let others = self.officers(term).into_iter();
-            let others = others.filter(|node| !officers.contains(node));
-            let others: Vec<NodeId> = others.collect();
-            officers.extend(others);
+            for node in self.officers(term) {
+                if !officers.contains(&node) {
+                    officers.push(node);
+                }
+            }
         }
         for officer in officers.iter().filter(|node| **node != own) {
             self.send(*officer, Kind::LoadReport(report.clone()));

@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::super::accept::Place;
 use super::super::error::BindError;
+use super::super::session::canonical;
 use super::super::{Inner, tls};
 use super::ALPN;
 
@@ -59,7 +60,7 @@ pub(in super::super) async fn run(inner: Arc<Inner>, listener: TcpListener, tls:
                 continue;
             }
         };
-        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let remote = canonical(remote);
         let full = carriers.table.read().by_number.len() >= carriers.most;
         let permit = Arc::clone(&pending).try_acquire_owned().ok();
         let permit = permit.filter(|_| !full);
@@ -108,7 +109,6 @@ async fn greet(
 pub(in super::super) fn acceptor(
     identity: &canopy_core::identity::Identity,
 ) -> Result<TlsAcceptor, BindError> {
-    let tls = tls::server(identity, ALPN);
-    let tls = tls.map_err(|error| BindError::Config(format!("TLS: {error}")))?;
+    let tls = tls::server(identity, ALPN).map_err(BindError::tls)?;
     Ok(TlsAcceptor::from(Arc::new(tls)))
 }

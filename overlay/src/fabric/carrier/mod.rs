@@ -34,6 +34,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::error::BindError;
+use super::session::canonical;
 use super::tls;
 pub(super) use accept::{acceptor, listen, run};
 pub(super) use frame::Channel;
@@ -130,8 +131,7 @@ impl Carriers {
         enabled: bool,
         most: usize,
     ) -> Result<(Arc<Self>, mpsc::Receiver<Carried>), BindError> {
-        let tls = tls::client(identity, ALPN);
-        let tls = tls.map_err(|error| BindError::Config(format!("TLS: {error}")))?;
+        let tls = tls::client(identity, ALPN).map_err(BindError::tls)?;
         let (sessions, came) = mpsc::channel(WAITING);
         let carriers = Self {
             enabled,
@@ -159,7 +159,7 @@ impl Carriers {
     pub(super) fn real(&self, addr: SocketAddr) -> Option<SocketAddr> {
         match stands_for_carrier(&addr) {
             true => self.at(&addr).map(|pipe| pipe.remote),
-            false => Some(SocketAddr::new(addr.ip().to_canonical(), addr.port())),
+            false => Some(canonical(addr)),
         }
     }
 

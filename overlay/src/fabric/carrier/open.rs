@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::super::error::DialError;
+use super::super::session::canonical;
 use super::super::tls;
 use super::{Carriers, Pipe};
 
@@ -105,8 +106,7 @@ impl Carriers {
         if let Some(expected) = expected.filter(|expected| *expected != found) {
             return Err(DialError::WrongIdentity { expected, found });
         }
-        let remote = SocketAddr::new(addr.ip().to_canonical(), addr.port());
-        self.start(stream.into(), found, remote, false, None)
+        self.start(stream.into(), found, canonical(addr), false, None)
             .ok_or_else(|| DialError::Busy("this peer has as many carriers as it may".into()))
     }
 }

@@ -89,21 +89,17 @@ fn alpn(protocol: &str) -> Vec<u8> {
 }
 
 pub(super) fn client(identity: &Identity, protocol: &str) -> Result<ClientConfig, BindError> {
-    let tls = tls::client(identity, &alpn(protocol)).map_err(bad_tls)?;
-    let crypto = QuicClientConfig::try_from(tls).map_err(bad_tls)?;
+    let tls = tls::client(identity, &alpn(protocol)).map_err(BindError::tls)?;
+    let crypto = QuicClientConfig::try_from(tls).map_err(BindError::tls)?;
     let mut config = ClientConfig::new(Arc::new(crypto));
     config.transport_config(transport());
     Ok(config)
 }
 
 pub(super) fn server(identity: &Identity, protocol: &str) -> Result<ServerConfig, BindError> {
-    let tls = tls::server(identity, &alpn(protocol)).map_err(bad_tls)?;
-    let crypto = QuicServerConfig::try_from(tls).map_err(bad_tls)?;
+    let tls = tls::server(identity, &alpn(protocol)).map_err(BindError::tls)?;
+    let crypto = QuicServerConfig::try_from(tls).map_err(BindError::tls)?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(transport());
     Ok(config)
-}
-
-fn bad_tls(error: impl std::fmt::Display) -> BindError {
-    BindError::Config(format!("TLS: {error}"))
 }

@@ -94,15 +94,17 @@ fn turn(shared: &Shared, flow: &Flow) {
 /// The least count whose answer says that the end is bound.
 async fn bind(shared: &Shared, flow: &Flow) -> u64 {
     let end = &flow.end;
-    let carried = flow.carrier().map(|carrier| {
+    let next = || {
         let count = flow.next_count();
-        let frame = frame::bind(end.flow, end.side, count, &end.key);
+        (count, frame::bind(end.flow, end.side, count, &end.key))
+    };
+    let carried = flow.carrier().map(|carrier| {
+        let (count, frame) = next();
         shared.send_carried(&frame, &carrier);
         count
     });
     // The last one wins.
-    let count = flow.next_count();
-    let frame = frame::bind(end.flow, end.side, count, &end.key);
+    let (count, frame) = next();
     shared.send_frame(&frame, end.addr).await;
     carried.unwrap_or(count)
 }

@@ -23,6 +23,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::{broadcast, mpsc};
 
 use super::super::carrier::{Carried, Carriers, Channel, Pipe};
+use super::super::session::canonical;
 use super::super::socket::{Line, Wait, weight};
 use super::flows::{Flows, stands_for_flow};
 use super::frame::{self, Frame, HEADER, Kind};
@@ -164,7 +165,7 @@ impl LinkSocket {
 
     /// Makes of a batch what QUIC is to see of it; nothing where it is no QUIC.
     fn unwrap(&mut self, bytes: &mut [u8], meta: &mut RecvMeta) {
-        let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
+        let from = canonical(meta.addr);
         let known = self.shared.flows.known();
         if !known.is_relay(&from) {
             if self.shared.relay_only {

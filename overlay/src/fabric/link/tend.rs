@@ -19,6 +19,7 @@ use noq::{Connection, PathEvent, PathId, PathStatus, WeakConnectionHandle};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::super::session::canonical;
 use super::Inner;
 use super::config::{KEEP_ALIVE, PATH_IDLE};
 use super::error::LinkError;
@@ -294,7 +295,7 @@ impl Tender {
         if stands_for_flow(&remote) {
             self.relay_established(&connection, id, remote);
         } else {
-            let addr = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+            let addr = canonical(remote);
             self.directs.insert(id, addr);
             self.rounds.stop();
             if let Some(path) = connection.path(id) {
