@@ -231,8 +231,10 @@ impl Core {
         let crowd_milli = u64::from(attached.leaves) * 1000 / due;
         let milli = u64::from(attached.utilisation_milli).max(crowd_milli);
         // A thousandth of utilisation weighs as much as a tenth of a millisecond:
-        // load decides among near ones, distance among idle ones.
-        let cost = milli * 100 + round_trip;
+        // load decides among near ones, distance among idle ones. What is over the
+        // full use weighs five times as much, or the nearest would get twice that.
+        let over = milli.saturating_sub(1000);
+        let cost = (milli + 4 * over) * 100 + round_trip;
         for slot in 0..HOMES {
             match &mut self.homes.attempts[slot] {
                 Some(Attempt::Probing {
