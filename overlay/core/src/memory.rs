@@ -81,8 +81,16 @@ pub(crate) fn examined(signed: &SignedMandate) -> Option<Arc<Examined>> {
     MEMORY.with_borrow(|memory| {
         let place = (place(&signed.body), place(&signed.ballots));
         let known = memory.mandates.get(&place)?;
-        (known.signed() == signed).then(|| known.clone())
+        same(known.signed(), signed).then(|| known.clone())
     })
+}
+
+/// Whether both are the same, as the long parts lie in the same places.
+fn same(known: &SignedMandate, signed: &SignedMandate) -> bool {
+    known.body.len() == signed.body.len()
+        && known.ballots.len() == signed.ballots.len()
+        && known.assembly == signed.assembly
+        && known.endorsements == signed.endorsements
 }
 
 pub(crate) fn remember(examined: &Arc<Examined>) {
@@ -106,7 +114,7 @@ pub(crate) fn entry(entry: Arc<Entry>) -> Arc<Entry> {
         }
         let likeness = entry.likeness();
         let known = memory.entries.get(&likeness).and_then(Weak::upgrade);
-        if let Some(known) = known.filter(|known| *known == entry) {
+        if let Some(known) = known.filter(|known| known.same(&entry)) {
             return known;
         }
         if memory.entries.len() >= memory.entries_limit {

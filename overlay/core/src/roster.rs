@@ -146,6 +146,20 @@ impl Entry {
         (self.candidate, self.term, contact, paper, flags)
     }
 
+    /// Whether an entry of the same likeness is equal; that of one paper in one
+    /// place is seen without reading the paper.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        let counts = |entry: &Self| (entry.capacity_bps, entry.seats, entry.barred);
+        let times = |entry: &Self| (entry.issued_ms, entry.expires_ms);
+        self.likeness() == other.likeness()
+            && self.basis == other.basis
+            && counts(self) == counts(other)
+            && times(self) == times(other)
+            && self.domain == other.domain
+            && self.release == other.release
+            && self.contact == other.contact
+    }
+
     /// Summary that two peers compare to see whether they know the same.
     fn fingerprint(&self) -> Key {
         let contact = self.contact.as_ref().map_or(0, |contact| contact.issued_ms);
@@ -194,6 +208,8 @@ struct Sums {
     /// Of entries not believed dead.
     alive: Key,
     serving: usize,
+    /// Those believed dead.
+    down: usize,
 }
 
 impl Sums {
@@ -204,6 +220,7 @@ impl Sums {
             papers: counted(entry.mandate.is_some()),
             alive: counted(!entry.down),
             serving: usize::from(entry.serves()),
+            down: usize::from(entry.down),
         }
     }
 }
@@ -225,7 +242,8 @@ impl Roster {
     /// Takes in a verified mandate. False where a later one is known: terms
     /// only go up, and in one term a full mandate replaces a deputy's. The
     /// paper of an entry that was kept without it is put back in its place.
-    pub fn insert(&mut self, verified: &VerifiedMandate) -> bool {
+    /// `contact` is its holder's, taken in where it is newer than the one known.
+    pub fn insert(&mut self, verified: &VerifiedMandate, contact: Option<&Contact>) -> bool {
         let mandate = verified.mandate();
         if let Some(old) = self.entries.get(&mandate.candidate) {
             let same = mandate.term == old.term && mandate.deputy == old.deputy;
@@ -241,9 +259,10 @@ impl Roster {
             }
         }
         let old = self.remove(&mandate.candidate);
-        let contact = old.and_then(|old| old.contact.clone());
+        let known = old.as_ref().and_then(|old| old.contact.as_ref());
+        let both = [contact, known].into_iter().flatten();
         let entry = Entry {
-            contact,
+            contact: both.max_by_key(|contact| contact.issued_ms).cloned(),
             ..Entry::new(verified)
         };
         self.count(Sums::default(), Sums::of(&entry));
@@ -308,6 +327,7 @@ impl Roster {
         sums.papers = sums.papers.distance(&before.papers).distance(&after.papers);
         sums.alive = sums.alive.distance(&before.alive).distance(&after.alive);
         sums.serving = sums.serving + after.serving - before.serving;
+        sums.down = sums.down + after.down - before.down;
     }
 
     /// Whose entry changed since this was last asked.
@@ -409,6 +429,11 @@ impl Roster {
         let next = self.entries.range(*node..);
         let all = next.chain(self.entries.range(..*node));
         all.map(|(_, entry)| entry.as_ref())
+    }
+
+    /// Whether anybody is believed dead.
+    pub fn any_down(&self) -> bool {
+        self.sums.down > 0
     }
 
     /// Grows whenever an entry comes, goes, or gets another term.

@@ -15,12 +15,17 @@ use crate::roster::Entry;
 /// overlay which lacks most of what it needs can double in each.
 const LANE: usize = 16;
 /// The officer of a term, and its stand-ins.
-const OFFICERS: usize = 3;
+pub const OFFICERS: usize = 3;
+
+/// How many elections may be under way side by side where so many serve: a power
+/// of two.
+pub fn lanes(super_nodes: usize) -> u64 {
+    1 << (super_nodes / LANE).max(1).ilog2()
+}
 
 impl Core {
-    /// How many elections may be under way side by side: a power of two.
     pub(super) fn lanes(&self) -> u64 {
-        1 << (self.placement.len() / LANE).max(1).ilog2()
+        lanes(self.placement.len())
     }
 
     /// The lane of a super-node, or of this peer before it is one.

@@ -82,6 +82,7 @@ pub use annals::{ElectionRecord, RaceRecord};
 pub use called::{CallRefused, Callable, MAX_CALLED};
 pub use config::{Config, Stand};
 pub use io::{Event, Input, Load, Measured, Output, Role, Status, SuperNodeStatus};
+pub use lanes::{OFFICERS, lanes};
 pub use leaves::LeafStatus;
 pub use sync::Saved;
 
@@ -151,7 +152,9 @@ impl Core {
         now: Now,
         saved: Option<&Saved>,
     ) -> Self {
-        let contact = Contact::sign(&identity, &config.addrs, &config.zone, now.unix_ms);
+        let contact = saved.and_then(|saved| saved.contact(&identity.node_id(), &config));
+        let contact = contact
+            .unwrap_or_else(|| Contact::sign(&identity, &config.addrs, &config.zone, now.unix_ms));
         let mut core = Self {
             candidacy: candidacy::State::new(&config),
             contact,

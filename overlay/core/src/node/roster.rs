@@ -125,28 +125,32 @@ impl Core {
                 false => self.admit_release(now, entry.mandate.as_ref(), release),
             });
         }
+        let opened = match &entry.mandate {
+            Some(signed) if !self.holds(signed) => {
+                Some(self.judge(now, bootstrap, |context| mandate::open(signed, context))?)
+            }
+            _ => None,
+        };
+        let contact = Contact::given(&entry.contact);
         let mut about = None;
         let mut news = false;
-        if let Some(signed) = &entry.mandate
-            && !self.holds(signed)
-        {
-            let mandate = self.judge(now, bootstrap, |context| mandate::open(signed, context))?;
+        if let Some(mandate) = opened {
             let candidate = mandate.mandate().candidate;
             let measured = mandate.mandate().basis != Basis::Designated;
-            if measured && signed.ballots.is_empty() && candidate == self.node_id() {
+            if measured && mandate.signed().ballots.is_empty() && candidate == self.node_id() {
                 // Whoever serves has to show its mandate whole.
                 return Err(MandateError::JurySize(0));
             }
             about = Some(candidate);
             if self.has_room(&mandate, bootstrap) {
                 let before = self.roster.serves(&candidate);
-                if self.roster.insert(&mandate) {
+                let its = contact.as_ref().filter(|c| c.node_id == candidate);
+                if self.roster.insert(&mandate, its) {
                     news = true;
                     self.mandate_taken(now, &mandate, before);
                 }
             }
         }
-        let contact = Contact::given(&entry.contact);
         if let Some(contact) = contact.filter(|c| about.is_none_or(|node| node == c.node_id)) {
             about = Some(contact.node_id);
             news |= self.roster.contact(contact);
@@ -168,7 +172,7 @@ impl Core {
         let ended = self.judge(now, true, |context| release::audit(&release.body, context));
         if let (Ok(mandate), Ok(ended)) = (mandate, ended)
             && mandate.mandate().candidate == ended.candidate
-            && self.roster.insert(&mandate)
+            && self.roster.insert(&mandate, None)
         {
             self.roster
                 .release(&ended.candidate, ended.term, release.clone());
@@ -225,7 +229,7 @@ impl Core {
             && mandate.mandate().term == term
             && self.has_room(&mandate, false)
         {
-            self.roster.insert(&mandate);
+            self.roster.insert(&mandate, None);
         }
         if !self.roster.release(&candidate, term, release.clone()) {
             return None;
@@ -283,7 +287,7 @@ impl Core {
                 self.timers.at_latest(Timer::Expiry, grace);
             }
             // Among many, it makes itself known, and rumour does the rest.
-            if self.placement.len() <= GREETED {
+            if self.roster.serving_count() <= GREETED {
                 let effects = host.swim.announce(now.at, mandate.candidate);
                 self.swim_effects(now, effects);
             }

@@ -8,7 +8,7 @@ use canopy_proto::wire::{self, core_message::Kind};
 use prost::Message;
 
 use super::timers::Timer;
-use super::{Core, Role};
+use super::{Config, Core, Role};
 use crate::contact::Contact;
 use crate::keyspace::{Key, NodeId};
 use crate::roster::{self, Entry};
@@ -53,6 +53,17 @@ impl Saved {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, prost::DecodeError> {
         wire::Saved::decode(Bytes::copy_from_slice(bytes)).map(Self)
     }
+
+    /// The own contact, where it still tells the truth: a new one would be news to
+    /// everybody.
+    pub(super) fn contact(&self, own: &NodeId, config: &Config) -> Option<Contact> {
+        let entries = self.0.entries.iter();
+        let signed = entries.filter_map(|entry| entry.contact.as_ref());
+        let mut own = signed.filter(|signed| signed.signer == own.0.as_slice());
+        let contact = Contact::open(own.next()?).ok()?;
+        let holds = contact.addrs == config.addrs && contact.zone == config.zone;
+        holds.then_some(contact)
+    }
 }
 
 fn without_ballots(entry: &wire::RosterEntry) -> wire::RosterEntry {
@@ -75,6 +86,7 @@ impl Core {
     /// at once, and so do releases; the other addresses are peers to join by.
     pub(super) fn restore(&mut self, now: Now, saved: &Saved) {
         self.restore_decrees(now, &saved.0.decrees);
+        self.within = Some(false);
         for entry in saved.0.entries.iter().take(MAX_KEYS) {
             let Some(contact) = Contact::given(&entry.contact) else {
                 continue;
@@ -90,6 +102,9 @@ impl Core {
                 None if entry.mandate.is_some() => drop(self.admit(now, entry, true)),
                 None => {}
             }
+        }
+        if self.within.take() == Some(true) {
+            self.roster_changed(now);
         }
     }
 
@@ -242,7 +257,7 @@ impl Core {
         let listens = self.host.is_some() && !self.roster.serves(&from);
         // The digest counts whose papers are here, dead or alive: a leaf that
         // takes one of the dead for alive may have the same.
-        let mistaken = listens && self.roster.entries().any(|entry| entry.down);
+        let mistaken = listens && self.roster.any_down();
         let same = theirs.digest == own.to_bytes();
         if same && (theirs.summary || !theirs.keys.is_empty()) && !nobody && !mistaken {
             return;
@@ -449,5 +464,30 @@ impl Core {
             let digest = self.digest(true);
             self.send(node, digest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{core, identity, now_at};
+    use super::*;
+
+    #[test]
+    fn who_restarts_where_it_was_is_no_news() {
+        let before = core(1, true, None);
+        let saved = before.save();
+        let again = |config| Core::new(config, identity(1), 2, now_at(60_000), Some(&saved));
+        let same = again(before.config.clone());
+        assert_eq!(same.contact(), before.contact());
+        assert_eq!(same.role(), Role::SuperNode);
+        let moved = again(Config {
+            addrs: vec![([127, 0, 0, 1], 7).into()],
+            ..before.config.clone()
+        });
+        assert!(moved.contact().issued_ms > before.contact().issued_ms);
+        assert_eq!(
+            moved.roster().get(&moved.node_id()).map(Entry::addrs),
+            Some(moved.contact().addrs.as_slice())
+        );
     }
 }
