@@ -66,11 +66,11 @@ use tonic::service::interceptor::InterceptedService;
 use access::Access;
 
 pub use access::AccessError;
-pub(crate) use enact::{policy_of, told};
-
 #[cfg(feature = "cli")]
 pub(crate) use board::Board;
 pub(crate) use desk::Place as DeskPlace;
+#[cfg(feature = "cli")]
+pub(crate) use enact::{policy_of, told};
 
 use crate::host::Host;
 use crate::rpc::tls::{Authority, Tls};
