@@ -195,6 +195,11 @@ impl<'a> Run<'a> {
                     self.designate(operator, id);
                 }
             }
+            Topology::Elected if scenario.elected_before => {
+                for node in self.world.elect_before(&mut Draw::new(seed, "past")) {
+                    self.watch.mandated(node);
+                }
+            }
             Topology::Pure | Topology::Elected | Topology::Flat => {}
         }
     }
@@ -217,7 +222,7 @@ impl<'a> Run<'a> {
             domain: String::new(),
             deputy: false,
         };
-        self.watch.designated(peer.node);
+        self.watch.mandated(peer.node);
         self.world.designate(id, mandate.designate(operator));
     }
 
@@ -261,8 +266,13 @@ impl<'a> Run<'a> {
     fn found(&mut self) -> Option<u64> {
         let within = START_WITHIN_S.max(u64::from(self.scenario.leaves) / STARTS_A_SECOND);
         for id in 0..self.scenario.leaves {
+            let node = self.world.peer(id).node;
             let at = match id < self.scenario.bootstraps {
                 true => 0,
+                // Those who serve are there before those whom they serve.
+                false if self.scenario.elected_before && self.watch.is_mandated(&node) => {
+                    self.draw.below(SECOND)
+                }
                 false => self.draw.below(within * SECOND),
             };
             self.world.start_at(id, at);

@@ -74,9 +74,14 @@ impl Watch {
         }
     }
 
-    /// The operator named this peer.
-    pub(crate) fn designated(&mut self, node: NodeId) {
+    /// The operator named this peer, or it was elected before.
+    pub(crate) fn mandated(&mut self, node: NodeId) {
         self.mandated.insert(node);
+    }
+
+    /// Whether this peer was named or elected.
+    pub(crate) fn is_mandated(&self, node: &NodeId) -> bool {
+        self.mandated.contains(node)
     }
 
     /// Something did not hold; the same thing is told once.

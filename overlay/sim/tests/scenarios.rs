@@ -184,8 +184,7 @@ fn clocks_that_are_off_and_jump_keep_nobody_from_writing() {
 /// founders once had.
 #[test]
 fn a_crowd_grows_to_the_ratio_and_spreads_over_all_who_serve() {
-    let mut scenario = Scenario::find("steady").expect("a built-in scenario");
-    scenario.users = None;
+    let mut scenario = Scenario::find("cold-start").expect("a built-in scenario");
     scenario.preset = canopy_core::preset::Preset::Lan;
     scenario.uptime_s = Some(5);
     scenario.ratio = 16;
@@ -199,4 +198,20 @@ fn a_crowd_grows_to_the_ratio_and_spreads_over_all_who_serve() {
     assert!((12.8..=19.2).contains(&ratio), "{report}");
     // The three founders had all of them: ten times the mean of who serves now.
     assert!(report.figures["leaves_worst_over_mean"] < 5.0, "{report}");
+}
+
+/// Elections that were held before give papers that the cores take for good, and
+/// the overlay that starts with them has no need of any other election.
+#[test]
+fn an_overlay_that_has_run_before_serves_at_once_and_changes_nothing() {
+    let mut scenario = Scenario::find("steady").expect("a built-in scenario");
+    scenario.users = None;
+    scenario.leaves = 820;
+    scenario.lasts_s = 300;
+    scenario.expect.served_within_s = 60;
+    let report = run(&scenario, 1, &Options::default(), &mut |_, _| ());
+    let report = report.expect("a scenario that can be run");
+    assert!(report.passed(), "{report}");
+    assert_eq!(report.figures["super_nodes"], 20.0);
+    assert_eq!(report.figures["role_changes"], 0.0);
 }

@@ -1,7 +1,11 @@
 //! The scenarios that the program brings along.
 
-const ALL: [(&str, &str); 27] = [
+const ALL: [(&str, &str); 28] = [
     ("steady", include_str!("../../scenarios/steady.toml")),
+    (
+        "cold-start",
+        include_str!("../../scenarios/cold-start.toml"),
+    ),
     ("crowd", include_str!("../../scenarios/crowd.toml")),
     ("churn", include_str!("../../scenarios/churn.toml")),
     ("chaos", include_str!("../../scenarios/chaos.toml")),

@@ -369,6 +369,10 @@ pub struct Scenario {
     /// It begins when everybody is served, and so many serve.
     #[serde(default)]
     pub super_nodes: u32,
+    /// Everybody starts with the papers of elections that were held before; in
+    /// other topologies than `elected` it changes nothing.
+    #[serde(default)]
+    pub elected_before: bool,
     /// How long it goes on after it began, seconds.
     pub lasts_s: u64,
     /// The kind of network that the peers take theirs for.

@@ -10,6 +10,7 @@ mod faults;
 mod flat;
 mod garbage;
 mod measure;
+mod past;
 mod peer;
 mod post;
 mod requests;
@@ -171,6 +172,7 @@ pub struct World {
     /// Handshakes refused because too many were under way.
     refused: u64,
     designations: crate::net::SpreadMap<PeerId, SignedMandate>,
+    past: past::Past,
     /// News of super-nodes that cores have taken in.
     seen: u64,
     /// Mandates that cores have refused.
@@ -207,6 +209,7 @@ impl World {
             casts: Vec::new(),
             refused: 0,
             designations: Default::default(),
+            past: past::Past::default(),
             seen: 0,
             mandates_refused: 0,
             measured_bytes: 0,
@@ -248,7 +251,12 @@ impl World {
         let seed = self.births.seed();
         let now = self.now_of(id);
         let peer = &mut self.peers[id as usize];
-        let saved = peer.cold.as_mut().and_then(|cold| cold.saved.take());
+        let before = self.past.saved(id, &peer.node);
+        let saved = peer
+            .cold
+            .as_mut()
+            .and_then(|cold| cold.saved.take())
+            .or(before);
         let core = Core::new(config, identity, seed, now, saved.as_ref());
         peer.core = Some(Box::new(core));
         peer.role = Role::Leaf;
@@ -271,10 +279,7 @@ impl World {
             operator: self.config.operator,
             stand: spec.stand,
             uplink_bps: Some(spec.claim_bps),
-            zone: match spec.zone {
-                0 => String::new(),
-                zone => format!("zone-{zone}"),
-            },
+            zone: self.peers[id as usize].zone(),
             addrs: vec![addr],
             port: addr.port(),
             peers: peers.collect(),

@@ -201,6 +201,14 @@ impl Peer {
         self.started_at
     }
 
+    /// Its zone label; empty: none.
+    pub(super) fn zone(&self) -> String {
+        match self.spec.zone {
+            0 => String::new(),
+            zone => format!("zone-{zone}"),
+        }
+    }
+
     /// What is on its disk while it is offline.
     pub(crate) fn disk(&self) -> Option<&Arc<Index>> {
         self.cold.as_ref()?.index.as_ref()
