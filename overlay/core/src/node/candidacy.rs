@@ -18,8 +18,6 @@ use crate::time::{Now, Time};
 /// What a peer without a limit of its own offers to be measured up to, bits a
 /// second: nobody lends more than this without saying so.
 const DEFAULT_CLAIM_BPS: u64 = 100_000_000;
-/// Addresses of ours that we tell others at most.
-const MAX_OBSERVED: usize = 4;
 /// Clock samples kept; the median of them is our offset.
 const CLOCK_SAMPLES: usize = 9;
 /// Peers that dialled us back and are remembered.
@@ -51,7 +49,6 @@ pub(super) struct State {
     /// Whom nobody reaches asks again then.
     ask_at: Time,
     clock: Vec<i64>,
-    observed: Vec<SocketAddr>,
     last: Option<wire::Candidacy>,
     /// Last measured score of our own, bits a second; 0: never measured.
     pub(super) measured_bps: u64,
@@ -70,7 +67,6 @@ impl State {
             failed: 0,
             ask_at: Time(0),
             clock: Vec::new(),
-            observed: Vec::new(),
             last: None,
             measured_bps: 0,
             backoff: Backoff::new(
@@ -94,7 +90,12 @@ impl State {
         assert!(self.pending.len() <= MAX_PENDING);
         assert!(self.asked.len() <= links);
         assert!(self.clock.len() <= CLOCK_SAMPLES);
-        assert!(self.observed.len() <= MAX_OBSERVED);
+    }
+
+    /// This peer is reached elsewhere: who reached it before says nothing of that.
+    pub(super) fn moved(&mut self) {
+        self.reached_from.clear();
+        self.failed = 0;
     }
 
     /// Somebody else may dial back.
@@ -282,6 +283,7 @@ impl Core {
                 Kind::DialBackAsk(wire::DialBackAsk {
                     token,
                     addr: addr.to_string(),
+                    contact: self.moved_contact(),
                 }),
             );
         }
@@ -314,6 +316,9 @@ impl Core {
         let Ok(addr) = ask.addr.parse::<SocketAddr>() else {
             return;
         };
+        if let Some(contact) = Contact::given(&ask.contact) {
+            self.link_moved(from, contact);
+        }
         // Only an address that the peer itself goes by: we are nobody's port scanner.
         let own = self
             .links
@@ -378,36 +383,6 @@ impl Core {
                 .reached_from
                 .insert(from, (contact::prefix(addr), now.at));
             self.timers.at_latest(Timer::Candidacy, now.at);
-        }
-    }
-
-    /// A peer told us which address it sees us at.
-    pub(super) fn observed(&mut self, now: Now, observed: SocketAddr) {
-        let ip = observed.ip().to_canonical();
-        let addr = SocketAddr::new(ip, self.config.port);
-        let full = self.candidacy.observed.len() >= MAX_OBSERVED;
-        if self.config.port == 0
-            || self.contact.addrs.contains(&addr)
-            || full
-            || !self.config.addrs.is_empty()
-        {
-            return;
-        }
-        self.candidacy.observed.push(addr);
-        self.contact = Contact::sign(
-            &self.identity,
-            &self.candidacy.observed,
-            &self.config.zone,
-            now.unix_ms,
-        );
-        self.outputs
-            .push_back(Output::Contact(self.contact.clone()));
-        self.candidacy.reached_from.clear();
-        self.candidacy.failed = 0;
-        self.roster_contact(self.contact.clone());
-        if self.host.is_some() {
-            let own = self.node_id();
-            self.spread_node(&own);
         }
     }
 }

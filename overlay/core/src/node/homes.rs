@@ -204,17 +204,8 @@ impl Core {
         self.attach(now, slot, node);
     }
 
-    fn attach(&mut self, now: Now, slot: usize, node: NodeId) {
-        let attach = wire::Attach {
-            contact: Some(self.contact.signed.clone()),
-            candidacy: Some(self.own_candidacy(now)),
-            slot: slot as u32,
-            other_home: self.homes.slots[1 - slot]
-                .map(NodeId::to_bytes)
-                .unwrap_or_default(),
-            probe: false,
-        };
-        self.send(node, Kind::Attach(attach));
+    pub(super) fn attach(&mut self, now: Now, slot: usize, node: NodeId) {
+        self.send_attach(now, slot, node, self.homes.slots[1 - slot]);
         let until = now.at + self.config.timing.home.attach_timeout;
         self.homes.attempts[slot] = Some(Attempt::Attaching { node, until });
         self.timers.at_latest(Timer::Homes, until);
@@ -269,15 +260,32 @@ impl Core {
     /// tell us when that one dies.
     fn tell_other_home(&mut self, now: Now, slot: usize, new: NodeId) {
         if let Some(other) = self.homes.slots[1 - slot] {
-            let attach = wire::Attach {
-                contact: Some(self.contact.signed.clone()),
-                candidacy: Some(self.own_candidacy(now)),
-                slot: (1 - slot) as u32,
-                other_home: new.to_bytes(),
-                probe: false,
-            };
-            self.send(other, Kind::Attach(attach));
+            self.send_attach(now, 1 - slot, other, Some(new));
         }
+    }
+
+    /// The homes, and who is asked to be one, learn where this leaf is now.
+    pub(super) fn attach_anew(&mut self, now: Now) {
+        for slot in 0..HOMES {
+            let home = match &self.homes.attempts[slot] {
+                Some(Attempt::Attaching { node, .. }) => Some(*node),
+                _ => self.homes.slots[slot],
+            };
+            if let Some(home) = home {
+                self.send_attach(now, slot, home, self.homes.slots[1 - slot]);
+            }
+        }
+    }
+
+    fn send_attach(&mut self, now: Now, slot: usize, home: NodeId, other: Option<NodeId>) {
+        let attach = wire::Attach {
+            contact: Some(self.contact.signed.clone()),
+            candidacy: Some(self.own_candidacy(now)),
+            slot: slot as u32,
+            other_home: other.map(NodeId::to_bytes).unwrap_or_default(),
+            probe: false,
+        };
+        self.send(home, Kind::Attach(attach));
     }
 
     pub(super) fn on_redirect(&mut self, now: Now, from: NodeId, redirect: wire::Redirect) {

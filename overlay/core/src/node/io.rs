@@ -53,6 +53,9 @@ pub enum Input {
         /// Absent when the transfer failed.
         result: Option<Measured>,
     },
+    /// The address outside at which a router lets in what is for this peer's
+    /// sessions; `None`: none does any more.
+    Mapped(Option<SocketAddr>),
     /// How this peer fares as a super-node, thousandths of each limit.
     Load(Load),
     /// The role's records are handed over: retiring ends.

@@ -8,6 +8,7 @@
 //! | file | what it decides |
 //! |---|---|
 //! | `candidacy` | does this peer pass the criteria |
+//! | `addresses` | where others reach this peer |
 //! | `homes` | which super-nodes this leaf leans on |
 //! | `muster`, `assembly` | what peers do while nobody serves |
 //! | `roster` | taking in mandates, contacts and releases |
@@ -29,6 +30,7 @@
 //! | `audit` | what is checked before another's paper is signed |
 //! | `merge` | meeting another assembly's super-nodes |
 
+mod addresses;
 mod alive;
 mod annals;
 mod assembly;
@@ -120,6 +122,7 @@ pub struct Core {
     placement: Placement,
     role: Role,
     candidacy: candidacy::State,
+    addresses: addresses::State,
     /// The operator wants this peer to take on nothing new.
     cordoned: bool,
     decrees: Register,
@@ -157,6 +160,7 @@ impl Core {
             .unwrap_or_else(|| Contact::sign(&identity, &config.addrs, &config.zone, now.unix_ms));
         let mut core = Self {
             candidacy: candidacy::State::new(&config),
+            addresses: addresses::State::default(),
             contact,
             rng: SmallRng::seed_from_u64(seed),
             started: now.at,
@@ -320,6 +324,7 @@ impl Core {
             }
             Input::DialedBack { token, reached } => self.dialed_back(now, token, reached),
             Input::Measured { token, result } => self.measured(now, token, result),
+            Input::Mapped(addr) => self.mapped(now, addr),
             Input::Load(load) => {
                 if let Some(host) = &mut self.host {
                     host.load = load;

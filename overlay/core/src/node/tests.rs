@@ -281,6 +281,7 @@ impl Maker {
             12 => Kind::DialBackAsk(wire::DialBackAsk {
                 token: self.number(),
                 addr: self.text(),
+                contact: self.signed(),
             }),
             13 => Kind::DialBackResult(wire::DialBackResult {
                 token: self.number(),
@@ -413,6 +414,7 @@ fn check_bounds(core: &Core) {
     assert!(core.config.peers.len() <= 512);
     core.homes.check_bounds();
     core.candidacy.check_bounds(core.links.len());
+    core.addresses.check_bounds();
     core.jury.check_bounds();
     core.merge.check_bounds();
     match &core.host {
