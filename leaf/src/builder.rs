@@ -150,6 +150,13 @@ impl Builder {
         self
     }
 
+    /// Whether routers are asked, by UPnP, NAT-PMP or PCP, to let others in; for that
+    /// the feature `mapping` is needed. By default they are not.
+    pub fn port_mapping(mut self, port_mapping: bool) -> Self {
+        self.setup.settings.port_mapping = Some(port_mapping);
+        self
+    }
+
     /// At what rate content is sent to other leaves, all of it together; by default
     /// the uplink.
     pub fn upload(mut self, limit: Bandwidth) -> Self {

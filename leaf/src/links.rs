@@ -22,6 +22,7 @@ use canopy_overlay::peer::{Handler, Peer};
 use canopy_proto::wire;
 use canopy_proto::wire::refusal::Code;
 use canopy_proto::wire::{request, response};
+use tokio::sync::watch;
 
 use crate::client::Client;
 use crate::node::Node;
@@ -55,7 +56,29 @@ pub(crate) fn open<N: Node>(
         peer: peer.clone(),
     });
     peer.set_linker(Box::new(Offers(Arc::downgrade(&links))));
+    // Who shows nobody its address has nobody let in.
+    let port = links.links.local_addr().port();
+    if let Some(mapped) = Some(port)
+        .filter(|_| !relay_only)
+        .and_then(|p| node.map_port(p))
+    {
+        tokio::spawn(follow(mapped, Arc::downgrade(&links)));
+    }
     Ok(links)
+}
+
+/// Has links told where the router lets in what is for their socket.
+async fn follow(mut mapped: watch::Receiver<Option<SocketAddr>>, links: Weak<LeafLinks>) {
+    loop {
+        let addr = *mapped.borrow_and_update();
+        match links.upgrade() {
+            Some(open) => open.links.set_mapped(addr),
+            None => return,
+        }
+        if mapped.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// The links of a leaf. It answers offers for as long as this is there.
@@ -161,16 +184,24 @@ impl<N: Node> Asker<N> {
 /// Reads an end that `from` gave; `None`: it makes no sense.
 fn read(end: &wire::RelayEnd, from: NodeId, peer: &Peer) -> Option<FlowEnd> {
     let relay = NodeId::from_slice(&end.relay)?;
-    let port = u16::try_from(end.port).ok().filter(|port| *port != 0)?;
     let sessions = address(relay, from, end, peer)?;
     Some(FlowEnd {
         flow: FlowId(end.flow),
         side: Side::from_index(end.side)?,
         key: FlowKey(end.key.as_ref().try_into().ok()?),
         relay,
-        addr: SocketAddr::new(sessions.ip(), port),
+        addr: relay_at(end, sessions)?,
         sessions,
     })
+}
+
+/// Where the relay is for one who sees the super-node's sessions at `sessions`:
+/// within its own network, its own port.
+fn relay_at(end: &wire::RelayEnd, sessions: SocketAddr) -> Option<SocketAddr> {
+    let port = u16::try_from(end.port).ok().filter(|port| *port != 0)?;
+    let mapped = end.mapped.parse().ok();
+    let mapped = mapped.filter(|at: &SocketAddr| at.ip() == sessions.ip() && at.port() != 0);
+    Some(mapped.unwrap_or_else(|| SocketAddr::new(sessions.ip(), port)))
 }
 
 /// Where the super-node of the relay takes sessions, as seen from here.
@@ -228,5 +259,31 @@ impl Handler for Offers {
                 }),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_is_at_the_port_that_its_router_gave_for_those_outside_only() {
+        let end = |port, mapped: &str| wire::RelayEnd {
+            port,
+            mapped: mapped.to_owned(),
+            ..Default::default()
+        };
+        let at = |end: &wire::RelayEnd, sessions: &str| {
+            relay_at(end, sessions.parse().unwrap()).map(|addr| addr.to_string())
+        };
+        let is = |addr: &str| Some(addr.to_owned());
+        let mapped = end(4478, "11.0.0.2:31000");
+        assert_eq!(at(&mapped, "11.0.0.2:30000"), is("11.0.0.2:31000"));
+        assert_eq!(at(&mapped, "10.0.0.7:4477"), is("10.0.0.7:4478"));
+        for wrong in ["", "11.0.0.2:0", "11.0.0.2", "here"] {
+            assert_eq!(at(&end(4478, wrong), "11.0.0.2:1"), is("11.0.0.2:4478"));
+        }
+        assert_eq!(at(&end(0, ""), "11.0.0.2:1"), None);
+        assert_eq!(at(&end(70_000, ""), "11.0.0.2:1"), None);
     }
 }

@@ -39,6 +39,13 @@ pub trait Node: Calls {
         None
     }
 
+    /// Asks the router for the UDP port `port`, until what is returned is dropped:
+    /// where it lets in what is for it. `None`: routers are asked for nothing.
+    fn map_port(&self, port: u16) -> Option<watch::Receiver<Option<SocketAddr>>> {
+        let _ = port;
+        None
+    }
+
     /// A reader of events from now on, over a channel of
     /// [`BACKLOG`](crate::event::BACKLOG).
     fn events(&self) -> broadcast::Receiver<Event>;

@@ -33,6 +33,10 @@ impl Node for PeerNode {
         Some(self.peer())
     }
 
+    fn map_port(&self, port: u16) -> Option<watch::Receiver<Option<SocketAddr>>> {
+        self.map_port(port)
+    }
+
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events()
     }

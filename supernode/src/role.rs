@@ -152,6 +152,12 @@ impl SuperNodeRole {
             .and_then(|service| service.relay().cloned())
     }
 
+    /// The relay of this peer, with what answers for it, and every change of it.
+    #[cfg(feature = "mapping")]
+    pub(crate) fn relays(&self) -> watch::Receiver<Option<RelayService>> {
+        self.relay.clone()
+    }
+
     /// What every relay of this peer did since the peer started.
     pub fn relayed(&self) -> RelayStats {
         self.relayed.read()

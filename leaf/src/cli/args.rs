@@ -368,6 +368,7 @@ mod tests {
             "--stand",
             "never",
             "--relay-only",
+            "--port-mapping",
             "--carriers",
             "false",
         ]);
@@ -381,6 +382,7 @@ mod tests {
         assert_eq!(settings.peers.len(), 2);
         assert_eq!(settings.stand, Some(Stand::Never));
         assert_eq!(settings.relay_only, Some(true));
+        assert_eq!(settings.port_mapping, Some(true));
         assert_eq!(settings.carriers, Some(false));
     }
 

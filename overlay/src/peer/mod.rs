@@ -343,6 +343,12 @@ impl Peer {
         self.inner.join_error.lock().clone()
     }
 
+    /// Where a router lets in what is for the sessions of this peer, so that others
+    /// are told; `None`: nowhere any more.
+    pub fn set_mapped(&self, addr: Option<SocketAddr>) {
+        self.inner.inputs.push(Input::Mapped(addr));
+    }
+
     /// Tells the election how this super-node fares.
     pub fn report_load(&self, load: Load) {
         self.inner.inputs.push(Input::Load(load));

@@ -66,6 +66,9 @@ pub struct PeerFlags {
         hide_env_values = true
     )]
     carriers: Option<bool>,
+    /// Ask the router, by UPnP, NAT-PMP or PCP, to let others in
+    #[arg(long, env = "CANOPY_PORT_MAPPING")]
+    port_mapping: bool,
     /// Timings for a kind of network
     #[arg(long, env = "CANOPY_PRESET", value_enum, hide_env_values = true)]
     preset: Option<Preset>,
@@ -126,6 +129,7 @@ impl PeerFlags {
             upload: None,
             carriers: self.carriers,
             relay_only: None,
+            port_mapping: self.port_mapping.then_some(true),
             api: None,
             http: None,
             control: None,

@@ -7,6 +7,7 @@
 //! | `inspect` | what this peer tells others that ask for an operator |
 //! | `leaves` | what this peer tells of the leaves that it is a home of |
 //! | `location` | where others find this peer, kept right in the index |
+//! | `mapping` | ports that a router is asked for |
 //! | `plan` | settings in, every default filled in |
 //! | `tell` | what happens in the peer, as events |
 //! | `trouble` | what keeps the peer from the overlay, in words |
@@ -16,6 +17,8 @@ mod figures;
 mod inspect;
 mod leaves;
 mod location;
+#[cfg(feature = "mapping")]
+mod mapping;
 mod plan;
 mod tell;
 mod trouble;
@@ -58,6 +61,8 @@ use crate::metrics::{Metrics, Reading};
 use crate::settings::{Preset, Topology};
 use crate::status::{Criterion, Home, MAX_LISTED, Role, Status, SuperNode};
 use location::{Locator, Whereabouts};
+#[cfg(feature = "mapping")]
+use mapping::Mapping;
 use tell::{as_role, tell, tell_failure};
 use trouble::Trouble;
 
@@ -80,6 +85,9 @@ struct Inner {
     router: Router<Reach>,
     /// Absent: others need not find this peer.
     locator: Option<Locator>,
+    /// Absent: routers are asked for nothing.
+    #[cfg(feature = "mapping")]
+    mapping: Option<Mapping>,
     topology: Topology,
     started: Instant,
     events: broadcast::Sender<Event>,
@@ -154,10 +162,17 @@ impl Host {
             let spread = timings.home.attach_jitter;
             Locator::start(reach.clone(), plan.identity, whereabouts, spread)
         });
+        #[cfg(feature = "mapping")]
+        let mapping = plan.port_mapping.then(|| {
+            let (peer, relays) = (&reach.peer, reach.role.relays());
+            Mapping::start(peer, relays, plan.carriers, events.clone())
+        });
         let inner = Inner {
             reach,
             router,
             locator,
+            #[cfg(feature = "mapping")]
+            mapping: mapping.flatten(),
             topology: plan.topology,
             started: Instant::now(),
             events,
@@ -211,6 +226,21 @@ impl Host {
     /// What this peer relayed between leaves since it started.
     pub fn relayed(&self) -> RelayStats {
         self.inner.reach.role.relayed()
+    }
+
+    /// Asks the router for the UDP port `port` as well, until what is returned is
+    /// dropped: where it lets in what is for it. `None`: routers are asked for
+    /// nothing.
+    pub fn map_port(&self, port: u16) -> Option<watch::Receiver<Option<SocketAddr>>> {
+        #[cfg(feature = "mapping")]
+        {
+            self.inner.mapping.as_ref()?.udp(port)
+        }
+        #[cfg(not(feature = "mapping"))]
+        {
+            let _ = port;
+            None
+        }
     }
 
     /// How busy this peer is; see [`SuperNodeRole::load`].
@@ -356,6 +386,10 @@ impl Host {
     pub async fn close(&self) {
         if let Some(locator) = &self.inner.locator {
             locator.close().await;
+        }
+        #[cfg(feature = "mapping")]
+        if let Some(mapping) = &self.inner.mapping {
+            mapping.close().await;
         }
         self.inner.reach.role.stop();
         self.inner.reach.peer.close().await;

@@ -67,6 +67,8 @@ pub struct Plan {
     pub uplink: Option<Bandwidth>,
     /// Whether it may go by TCP where UDP is not answered, and others to it.
     pub carriers: bool,
+    /// Whether routers are asked to let others in.
+    pub port_mapping: bool,
     /// Timings; never [`Preset::Auto`].
     pub preset: Preset,
     /// The overlay's name, 1 to 64 bytes.
@@ -135,6 +137,11 @@ impl Setup {
             );
             return Err(StartError::Setting(reason));
         }
+        let port_mapping = settings.port_mapping.unwrap_or(false);
+        if port_mapping && !cfg!(feature = "mapping") {
+            let reason = "this program can map no ports; build it with the feature `mapping` of Canopy, or leave `port_mapping` out";
+            return Err(StartError::Setting(reason.into()));
+        }
         let data_dir = match (self.data_dir, settings.data_dir) {
             (Some(open), _) => Some(open),
             (None, Some(path)) => Some(Arc::new(DataDir::open(&path)?)),
@@ -159,6 +166,7 @@ impl Setup {
             stand: settings.stand.unwrap_or_default(),
             uplink: settings.uplink,
             carriers: settings.carriers.unwrap_or(true),
+            port_mapping,
             network,
             topology: settings.topology.unwrap_or_default(),
             zone,

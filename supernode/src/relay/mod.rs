@@ -30,6 +30,7 @@ use canopy_core::decree::Bans;
 use canopy_core::keyspace::NodeId;
 use canopy_overlay::fabric::link::frame::{FlowId, FlowKey};
 use canopy_overlay::fabric::{CarriedRelay, bind_udp};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::heat::Top;
@@ -48,6 +49,7 @@ const MAX_WAITING: usize = 1024;
 pub struct Relay {
     commands: mpsc::Sender<Command>,
     addr: SocketAddr,
+    mapped: Arc<Mutex<Option<SocketAddr>>>,
     counts: Arc<Counts>,
 }
 
@@ -85,6 +87,7 @@ impl Relay {
         Ok(Self {
             commands,
             addr,
+            mapped: Arc::default(),
             counts,
         })
     }
@@ -92,6 +95,16 @@ impl Relay {
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where a router lets in what is for it; `None`: nowhere, as far as is known.
+    pub fn mapped(&self) -> Option<SocketAddr> {
+        *self.mapped.lock()
+    }
+
+    /// Has leaves told of that from now on.
+    pub fn set_mapped(&self, addr: Option<SocketAddr>) {
+        *self.mapped.lock() = addr;
     }
 
     /// What it did.

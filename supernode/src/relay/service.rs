@@ -159,6 +159,9 @@ impl RelayService {
     ) -> response::Kind {
         let [mine, theirs] = opened.keys.each_ref();
         let contact = self.peer.fabric().contact();
+        let mapped = relay
+            .mapped()
+            .map_or_else(String::new, |addr| addr.to_string());
         let end = |side, key: &canopy_overlay::fabric::link::frame::FlowKey| wire::RelayEnd {
             flow: opened.flow.0,
             side,
@@ -166,6 +169,7 @@ impl RelayService {
             relay: self.peer.node_id().to_bytes(),
             port: relay.addr().port().into(),
             addrs: contact.addrs.iter().map(ToString::to_string).collect(),
+            mapped: mapped.clone(),
         };
         let offer = wire::LinkOffer {
             to: to.to_bytes(),

@@ -95,6 +95,7 @@ mod tests {
             upload = "10 Mbit/s"
             carriers = false
             relay_only = true
+            port_mapping = true
             api = "127.0.0.1:4480"
             http = "127.0.0.1:9477"
             control = "127.0.0.1:4481"
@@ -115,6 +116,7 @@ mod tests {
         assert_eq!(settings.upload, Some(Bandwidth(10_000_000)));
         assert_eq!(settings.carriers, Some(false));
         assert_eq!(settings.relay_only, Some(true));
+        assert_eq!(settings.port_mapping, Some(true));
         assert_eq!(settings.stand, Some(Stand::Never));
         assert_eq!(settings.topology, Some(Topology::Hybrid));
         assert_eq!(settings.http.map(|http| http.port()), Some(9477));

@@ -130,6 +130,9 @@ pub struct Settings {
     /// Whether links of a leaf go over relays only, so that other leaves never
     /// learn its address. Absent: no.
     pub relay_only: Option<bool>,
+    /// Whether routers are asked, by UPnP, NAT-PMP or PCP, to let others in. Absent:
+    /// no.
+    pub port_mapping: Option<bool>,
     /// Where the local gRPC API listens; loopback only.
     pub api: Option<SocketAddr>,
     /// Where a daemon's HTTP port listens: metrics, health, readiness. Absent:
@@ -173,6 +176,7 @@ impl Settings {
             upload: self.upload.or(below.upload),
             carriers: self.carriers.or(below.carriers),
             relay_only: self.relay_only.or(below.relay_only),
+            port_mapping: self.port_mapping.or(below.port_mapping),
             api: self.api.or(below.api),
             http: self.http.or(below.http),
             control: self.control.or(below.control),

@@ -80,6 +80,8 @@ struct Inner {
     endpoint: Endpoint,
     shared: Arc<socket::Shared>,
     signals: Arc<dyn Signals>,
+    /// Where a router lets in what is for the socket.
+    mapped: watch::Sender<Option<SocketAddr>>,
     state: Mutex<State>,
 }
 
@@ -147,6 +149,7 @@ impl Links {
             endpoint,
             shared,
             signals,
+            mapped: watch::Sender::new(None),
             state: Mutex::default(),
         });
         tokio::spawn(take_all(Arc::downgrade(&inner), inner.endpoint.clone()));
@@ -159,6 +162,16 @@ impl Links {
     /// Where the socket listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.inner.shared.local()
+    }
+
+    /// Where a router lets in what is for the socket, so that the other sides of all
+    /// links are told, now and later; `None`: nowhere any more.
+    pub fn set_mapped(&self, addr: Option<SocketAddr>) {
+        self.inner.mapped.send_if_modified(|before| {
+            let news = *before != addr;
+            *before = addr;
+            news
+        });
     }
 
     /// Opens a link to `peer`, within `deadline`.

@@ -145,7 +145,10 @@ impl Tender {
         mut updates: noq::NatTraversalUpdates,
     ) {
         let mut ended = std::pin::pin!(ended);
-        let Some(mut strangers) = self.inner.upgrade().map(|i| i.shared.strangers.subscribe())
+        let Some((mut strangers, mut mapped)) = self
+            .inner
+            .upgrade()
+            .map(|i| (i.shared.strangers.subscribe(), i.mapped.subscribe()))
         else {
             return;
         };
@@ -171,6 +174,7 @@ impl Tender {
                     self.look_for_direct();
                 }
                 Ok(addr) = strangers.recv() => self.stranger(addr),
+                Ok(()) = mapped.changed() => self.tell_addresses(),
                 changed = self.state.changed() => {
                     if changed.is_ok() {
                         self.relay_changed();
@@ -208,6 +212,7 @@ impl Tender {
         let mut addrs = BTreeSet::new();
         addrs.extend(self.state.borrow_and_update().observed);
         addrs.extend(local_address(&inner, self.relay.flow.end.addr));
+        addrs.extend(*inner.mapped.borrow());
         for gone in self.told.difference(&addrs) {
             let _ = connection.remove_nat_traversal_address(*gone);
         }
