@@ -32,12 +32,14 @@ pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A super-node at `ADDR` with the secret `NUMBER`, which knows `PEER`, until
-/// standard input ends; each line there is answered with the bytes relayed so far.
+/// A super-node at `ADDR` with the secret `NUMBER`, which asks its router for ports if
+/// `MAPS` is true, and knows `PEER`, until standard input ends; each line there is
+/// answered with the bytes relayed so far.
 pub(crate) fn host() -> ExitCode {
     let mut args = std::env::args().skip(2);
     let addr = args.next().expect("an address");
     let number = args.next().expect("a number").parse().expect("a number");
+    let maps = args.next().expect("a word").parse().expect("true or false");
     let peers = args.map(|peer| peer.parse().expect("an address")).collect();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
@@ -59,6 +61,7 @@ pub(crate) fn host() -> ExitCode {
                 peers,
                 operator: Some(operator.node_id()),
                 preset: Some(Preset::Local),
+                port_mapping: Some(maps),
                 ..Settings::default()
             },
             identity: Some(identity),
@@ -97,6 +100,13 @@ impl Process {
         }
     }
 
+    /// Asks it to end, as a terminal does.
+    pub(crate) fn interrupt(&self) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-INT", &id]).status();
+        assert!(sent.is_ok_and(|status| status.success()));
+    }
+
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         let output = self.output.as_mut().expect("nobody took it");
@@ -112,19 +122,30 @@ impl Drop for Process {
     }
 }
 
-/// A super-node on the internet.
+/// A super-node.
 pub(crate) struct SuperNode {
     pub(crate) addr: String,
     process: Process,
 }
 
 impl SuperNode {
+    /// One on the internet.
     pub(crate) fn start(net: &Net, number: u8, peer: Option<&SuperNode>) -> Self {
-        let (namespace, ip) = net.host(&net.internet);
+        Self::start_in(net, &net.internet, number, false, peer)
+    }
+
+    pub(crate) fn start_in(
+        net: &Net,
+        network: &Network,
+        number: u8,
+        maps: bool,
+        peer: Option<&SuperNode>,
+    ) -> Self {
+        let (namespace, ip) = net.host(network);
         let addr = format!("{ip}:{PORT}");
         let me = std::env::current_exe().expect("a path");
         let mut command = net.command(&namespace, me.to_str().expect("a text"));
-        command.args(["host", &addr, &number.to_string()]);
+        command.args(["host", &addr, &number.to_string(), &maps.to_string()]);
         command.args(peer.map(|peer| &peer.addr));
         let mut process = Process::start(command);
         assert_eq!(process.line(), "ready");
@@ -156,7 +177,7 @@ pub(crate) struct Leaf {
     pub(crate) namespace: String,
     dir: PathBuf,
     pub(crate) id: String,
-    _process: Process,
+    pub(crate) process: Process,
 }
 
 #[derive(Clone, Copy)]
@@ -168,11 +189,23 @@ pub(crate) struct Outcome {
 impl Leaf {
     /// A leaf in `network` that knows the super-nodes.
     pub(crate) fn start(net: &Net, network: &Network, base: &Path, known: &[SuperNode]) -> Self {
+        Self::start_as(net, network, base, known, &["--stand", "never"])
+    }
+
+    pub(crate) fn start_as(
+        net: &Net,
+        network: &Network,
+        base: &Path,
+        known: &[SuperNode],
+        flags: &[&str],
+    ) -> Self {
         let (namespace, _) = net.host(network);
         let dir = base.join(&namespace);
         let operator = Identity::from_secret(OPERATOR).node_id().to_string();
         let mut command = net.command(&namespace, env!("CARGO_BIN_EXE_leaf"));
-        command.args(["run", "--json", "--stand", "never", "--preset", "local"]);
+        command
+            .args(["run", "--json", "--preset", "local"])
+            .args(flags);
         for host in known {
             command.args(["--peer", &host.addr]);
         }
@@ -185,7 +218,7 @@ impl Leaf {
             namespace,
             dir,
             id,
-            _process: process,
+            process,
         }
     }
 
@@ -197,11 +230,15 @@ impl Leaf {
         command
     }
 
+    /// What it tells of itself.
+    pub(crate) fn status(&self, net: &Net) -> Json {
+        let told = self.command(net, &["status"]).output().expect("it runs");
+        serde_json::from_slice(&told.stdout).unwrap_or_default()
+    }
+
     /// How many homes it has.
     pub(crate) fn homes(&self, net: &Net) -> usize {
-        let told = self.command(net, &["status"]).output().expect("it runs");
-        let status = serde_json::from_slice::<Json>(&told.stdout).unwrap_or_default();
-        status["homes"].as_array().map_or(0, Vec::len)
+        self.status(net)["homes"].as_array().map_or(0, Vec::len)
     }
 
     /// Pings `other` until it is found and answers.

@@ -72,7 +72,7 @@ impl Place {
     }
 }
 
-fn tell(from: &str, to: &str, outcome: &Outcome) {
+pub(crate) fn tell(from: &str, to: &str, outcome: &Outcome) {
     let ms = |time: std::time::Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
     println!(
         "{from:<20}{to:<20}{:<8}{:>14}{:>14}",

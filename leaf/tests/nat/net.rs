@@ -134,7 +134,8 @@ impl Net {
         let net = Self {
             internet: Network {
                 namespace: format!("{name}0"),
-                prefix: "203.0.113".into(),
+                // Not a reserved one: a router that has such an address gives no ports.
+                prefix: "11.0.0".into(),
                 routed: false,
                 plugged: Cell::new(0),
             },
@@ -203,7 +204,8 @@ impl Net {
         command
     }
 
-    fn execute(&self, network: &Network, command: &[&str]) {
+    /// Has the router of `network` do something.
+    pub(crate) fn execute(&self, network: &Network, command: &[&str]) {
         run(
             "ip",
             &[&["netns", "exec", &network.namespace], command].concat(),
@@ -252,6 +254,11 @@ impl Net {
 }
 
 impl Network {
+    /// Where its router is.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// An address that nobody has.
     fn next(&self) -> String {
         self.plugged.set(self.plugged.get() + 1);
