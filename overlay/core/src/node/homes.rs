@@ -19,8 +19,9 @@ pub(super) const HOMES: usize = 2;
 /// dead and are not.
 const COMPARE: u32 = 15;
 /// Whoever knows so many super-nodes is in a large overlay: there those by whom
-/// everybody joins would fill up with sessions that serve for nothing else.
-const LARGE: usize = 24;
+/// everybody joins would fill up with sessions that serve for nothing else, and
+/// its homes tell a leaf enough.
+pub(super) const LARGE: usize = 24;
 /// Super-nodes kept away from at once.
 const MAX_AVOIDED: usize = 64;
 /// Candidates that one home has vouched for.
@@ -34,8 +35,13 @@ enum Attempt {
         answered: Vec<(NodeId, u64)>,
         until: Time,
     },
-    /// The better one was asked to be our home.
-    Attaching { node: NodeId, until: Time },
+    /// The better one was asked to be our home, and told of the other one that
+    /// there was then.
+    Attaching {
+        node: NodeId,
+        other: Option<NodeId>,
+        until: Time,
+    },
 }
 
 /// The homes of this leaf.
@@ -156,7 +162,9 @@ impl Core {
             Some(Attempt::Probing { asked, until, .. }) if until <= now.at => {
                 self.shun(now, &asked)
             }
-            Some(Attempt::Attaching { node, until }) if until <= now.at => self.shun(now, &[node]),
+            Some(Attempt::Attaching { node, until, .. }) if until <= now.at => {
+                self.shun(now, &[node])
+            }
             waiting => self.homes.attempts[slot] = waiting,
         }
     }
@@ -205,9 +213,10 @@ impl Core {
     }
 
     pub(super) fn attach(&mut self, now: Now, slot: usize, node: NodeId) {
-        self.send_attach(now, slot, node, self.homes.slots[1 - slot]);
+        let other = self.homes.slots[1 - slot];
+        self.send_attach(now, slot, node, other);
         let until = now.at + self.config.timing.home.attach_timeout;
-        self.homes.attempts[slot] = Some(Attempt::Attaching { node, until });
+        self.homes.attempts[slot] = Some(Attempt::Attaching { node, other, until });
         self.timers.at_latest(Timer::Homes, until);
     }
 
@@ -242,12 +251,20 @@ impl Core {
                         self.timers.at_latest(Timer::Homes, now.at);
                     }
                 }
-                Some(Attempt::Attaching { node, .. }) if !attached.probe && *node == from => {
+                Some(Attempt::Attaching { node, other, .. })
+                    if !attached.probe && *node == from =>
+                {
+                    let told = *other;
                     self.homes.attempts[slot] = None;
                     self.homes.slots[slot] = Some(from);
                     self.event(Event::Homes(self.homes.nodes()));
                     self.tell_untold(now);
                     self.tell_other_home(now, slot, from);
+                    // Both slots may have been filled at once.
+                    let other = self.homes.slots[1 - slot];
+                    if other != told {
+                        self.send_attach(now, slot, from, other);
+                    }
                     let digest = self.digest(true);
                     self.send(from, digest);
                 }
@@ -437,13 +454,40 @@ mod tests {
         outputs.filter(asks).count()
     }
 
+    /// What a leaf last told each home of the other one.
+    fn told(core: &mut Core) -> BTreeMap<NodeId, Option<NodeId>> {
+        let outputs = std::iter::from_fn(|| core.poll());
+        let told = outputs.filter_map(|output| match output {
+            Output::Send { node, message, .. } => match message.kind {
+                Some(Kind::Attach(attach)) => Some((node, NodeId::from_slice(&attach.other_home))),
+                _ => None,
+            },
+            _ => None,
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn homes_that_are_taken_at_once_learn_of_each_other() {
+        let mut core = core(200, false, None);
+        let [one, other] = [1, 2].map(|i| contact_of(i).node_id);
+        core.attach(now_at(0), 0, one);
+        core.attach(now_at(0), 1, other);
+        assert_eq!(told(&mut core), [(one, None), (other, None)].into());
+        for home in [one, other] {
+            core.on_attached(now_at(1), home, &wire::Attached::default());
+        }
+        let both = [(one, Some(other)), (other, Some(one))];
+        assert_eq!(told(&mut core), both.into());
+    }
+
     #[test]
     fn a_leaf_asks_its_other_home_about_a_few_and_about_none_twice_in_a_while() {
         let mut core = core(200, false, None);
         let homes = [1, 2].map(|i| contact_of(i).node_id);
         let entries = [1, 2].map(|i| wire::RosterEntry {
             mandate: Some(designation(i, &identity(99))),
-            contact: Some(contact_of(i).signed),
+            contact: Some(contact_of(i).signed.clone()),
             release: None,
         });
         let entries = wire::RosterEntries {
