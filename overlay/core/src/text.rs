@@ -156,9 +156,11 @@ fn runs(text: &str) -> Vec<Run> {
             continue;
         }
         match (out.last_mut(), open) {
-            (Some(Run::Unspaced { chars }), true) if is_unspaced(c) => chars.push(c),
-            // A mark of another script: a pair that began with it would not be
-            // read as a pair again.
+            (Some(Run::Unspaced { chars }), true) if is_unspaced(c) && c.is_alphanumeric() => {
+                chars.push(c);
+            }
+            // A tone, or a mark of another script: a pair that began with it would
+            // not be read as a pair again.
             (Some(Run::Unspaced { .. }), true) if mark => {}
             (Some(Run::Word { text, .. }), true) if mark || !is_unspaced(c) => text.push(c),
             _ if c == '_' => open = false,

@@ -111,6 +111,17 @@ fn a_mark_of_another_script_is_no_part_of_unspaced_text() {
     assert!(finds(&terms("漢\u{301}字"), &query("漢字")));
 }
 
+#[test]
+fn a_tone_mark_begins_no_pair() {
+    for text in ["丽\u{ec8}ￒ", "ก\u{e48}าว"] {
+        for term in terms(text) {
+            let found = finds(std::slice::from_ref(&term), &query(&term));
+            assert!(found, "{term:?} by {:?}", query(&term));
+        }
+    }
+    assert!(finds(&terms("ข\u{e48}าว"), &query("ข\u{e48}าว")));
+}
+
 proptest! {
     #[test]
     fn any_text_yields_folded_terms_that_find_themselves(text in "\\PC{0,80}|.{0,80}") {
