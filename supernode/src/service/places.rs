@@ -5,11 +5,12 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use canopy_core::keyspace::{Key, NodeId};
-use canopy_core::placement::{Placement, R};
+use canopy_core::placement::{Member, Placement, R};
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use super::ServiceConfig;
+use super::repair::TOLD;
 
 /// Placements remembered beside the current one.
 const RECENT: usize = 8;
@@ -41,8 +42,8 @@ struct State {
 #[derive(Debug)]
 struct Settling {
     until: Instant,
-    /// Owners that have yet to say that they offered all they have; empty:
-    /// only time tells.
+    /// Owners that have yet to say that they offered all they have; empty, as it is
+    /// among many: only time tells.
     waiting: BTreeSet<NodeId>,
 }
 
@@ -67,8 +68,8 @@ impl Places {
     pub(super) fn update(&self, new: Placement) -> bool {
         let mut state = self.state.write();
         let joined = |from: &Placement, to: &Placement| {
-            to.members()
-                .any(|member| from.get(&member.node) != Some(member))
+            let mut all = beside(to, from);
+            all.any(|(member, before)| before != Some(member))
         };
         let (came, gone) = (joined(&state.current, &new), joined(&new, &state.current));
         let mine = state.current.get(&self.me) != new.get(&self.me);
@@ -172,6 +173,20 @@ impl Places {
     }
 }
 
+/// Each member of a placement, and what the other one has of it.
+fn beside<'a>(
+    of: &'a Placement,
+    other: &'a Placement,
+) -> impl Iterator<Item = (&'a Member, Option<&'a Member>)> {
+    // Both are in the order of their ids.
+    let mut others = other.members().peekable();
+    of.members().map(move |member| {
+        while others.next_if(|other| other.node < member.node).is_some() {}
+        let same = others.peek().copied();
+        (member, same.filter(|other| other.node == member.node))
+    })
+}
+
 impl State {
     /// Notes who was not there a while ago.
     fn join(&mut self, me: NodeId, settle: Duration) {
@@ -179,9 +194,10 @@ impl State {
         let Some((before, _)) = recent.find(|(_, ended)| ended.elapsed() < settle) else {
             return;
         };
-        let members = self.current.members();
-        let new = members.filter(|member| member.node != me && before.get(&member.node).is_none());
-        let joined = Placement::empty().updated(Vec::new(), new.cloned());
+        let members = beside(&self.current, before);
+        let new = members.filter(|(member, before)| member.node != me && before.is_none());
+        let new = new.map(|(member, _)| member.clone());
+        let joined = Placement::empty().updated(Vec::new(), new);
         self.joined = Some((joined, Instant::now()));
     }
 
@@ -210,8 +226,12 @@ impl Settling {
     fn of(placement: &Placement, me: NodeId, settle: Duration) -> Option<Self> {
         placement.get(&me)?;
         let others = placement.members().map(|member| member.node);
-        let waiting: BTreeSet<NodeId> = others.filter(|node| *node != me).collect();
-        (!waiting.is_empty()).then(|| Self {
+        let others = others.filter(|node| *node != me);
+        let waiting = match placement.len() <= TOLD {
+            true => others.collect(),
+            false => BTreeSet::new(),
+        };
+        (placement.len() > 1).then(|| Self {
             until: Instant::now() + settle,
             waiting,
         })
@@ -221,7 +241,6 @@ impl Settling {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use canopy_core::placement::Member;
 
     fn of(nodes: &[u8]) -> Placement {
         nodes.iter().fold(Placement::empty(), |placement, n| {
