@@ -166,7 +166,7 @@ impl<C: Calls> Client<C> {
         let mut silent: Vec<NodeId> = Vec::new();
         let mut verdicts = 0;
         let mut hedge_at = Instant::now();
-        let mut hedged = false;
+        let mut hedged: Option<NodeId> = None;
         // The first is sent at once, as is the one after a failure; a hedge
         // only when its time has come.
         let mut due = true;
@@ -191,7 +191,7 @@ impl<C: Calls> Client<C> {
                 () = sleep_until(hedge_at), if may_hedge => {
                     hedge_at = Instant::now() + BACK_OFF;
                     if self.inner.budget.hedge() && let Some(node) = waiting.next() {
-                        hedged = true;
+                        hedged = Some(node);
                         progress.hedges += 1;
                         self.inner.counters.hedged();
                         progress.asked += 1;
@@ -210,6 +210,10 @@ impl<C: Calls> Client<C> {
                     silent
                         .iter()
                         .for_each(|node| self.inner.health.overtaken(node));
+                    if hedged == Some(node) && !silent.is_empty() {
+                        self.inner.counters.overtaken();
+                    }
+                    let hedged = hedged.is_some();
                     return Round::Answered(Answer { value, hedged });
                 }
                 Err(Failure::Verdict { code, message }) => {

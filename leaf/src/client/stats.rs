@@ -13,6 +13,8 @@ pub struct ClientStats {
     pub failed: u64,
     /// Second super-nodes asked because the first was slow.
     pub hedged: u64,
+    /// Of these, how many answered before the first.
+    pub overtaken: u64,
     /// Further attempts after a failed or refused one.
     pub retried: u64,
     /// Records that are kept published now: refreshed before they end.
@@ -27,6 +29,7 @@ pub(super) struct Counters {
     ok: AtomicU64,
     failed: AtomicU64,
     hedged: AtomicU64,
+    overtaken: AtomicU64,
     retried: AtomicU64,
     refreshed: AtomicU64,
 }
@@ -44,6 +47,10 @@ impl Counters {
         self.hedged.fetch_add(1, Relaxed);
     }
 
+    pub(super) fn overtaken(&self) {
+        self.overtaken.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn retried(&self) {
         self.retried.fetch_add(1, Relaxed);
     }
@@ -58,6 +65,7 @@ impl Counters {
             ok: self.ok.load(Relaxed),
             failed: self.failed.load(Relaxed),
             hedged: self.hedged.load(Relaxed),
+            overtaken: self.overtaken.load(Relaxed),
             retried: self.retried.load(Relaxed),
             kept,
             refreshed: self.refreshed.load(Relaxed),

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use canopy_core::keyspace::{Key, NodeId};
 use canopy_core::node::Role;
 
 use crate::report::Sample;
@@ -31,6 +32,10 @@ pub struct Served {
     /// It serves at the end.
     pub remains: bool,
 }
+
+/// Keys for each super-node of which it is counted who would own them: its copies
+/// then stray by 2 % by chance.
+const KEYS_EACH: usize = 1000;
 
 /// What had been sent and served at a moment.
 #[derive(Clone, Debug)]
@@ -209,6 +214,32 @@ pub(crate) fn crowding(world: &World) -> f64 {
     let all: usize = leaves.iter().sum();
     let most = leaves.iter().max().copied().unwrap_or(0);
     (most * leaves.len()) as f64 / all.max(1) as f64
+}
+
+/// Copies of very many keys, all alike, that super-nodes would hold: those of the
+/// one with most over what its seats make due.
+pub(crate) fn copies_over_due(world: &World) -> f64 {
+    let serving = world.with_role(Role::SuperNode);
+    let mut cores = serving.iter().filter_map(|id| world.peer(*id).core());
+    let Some(placement) = cores.next().map(|core| core.placement()) else {
+        return 0.0;
+    };
+    let keys = (placement.len() * KEYS_EACH) as u64;
+    let mut held: BTreeMap<NodeId, u32> = BTreeMap::new();
+    for number in 0..keys {
+        let key = Key::hash("sim copies", &[&number.to_le_bytes()]);
+        for owner in placement.owner_set(&key).iter() {
+            *held.entry(*owner).or_default() += 1;
+        }
+    }
+    let copies: u32 = held.values().sum();
+    let seat = f64::from(copies) / placement.total_seats().max(1) as f64;
+    let members = placement.members();
+    let over = members.map(|member| {
+        let held = held.get(&member.node).copied().unwrap_or(0);
+        f64::from(held) / (seat * f64::from(member.seats))
+    });
+    over.fold(0.0, f64::max)
 }
 
 /// How busy those who serve are now, into `sample`.

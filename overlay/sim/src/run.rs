@@ -12,7 +12,7 @@ use canopy_core::placement::R;
 use crate::ballots::Ballots;
 use crate::data::Data;
 use crate::draw::Draw;
-use crate::loads::{Loads, crowding};
+use crate::loads::{Loads, copies_over_due, crowding};
 use crate::net::{Nat, session_length_us};
 use crate::report::{Report, Sample};
 use crate::scenario::{Fault, Scenario, ScenarioError, Topology};
@@ -489,6 +489,7 @@ impl<'a> Run<'a> {
         let ratio = last.leaves as f64 / last.super_nodes.max(1) as f64;
         figure("leaves_a_super_node", ratio);
         figure("leaves_worst_over_mean", crowding(&self.world));
+        figure("copies_max_over_mean", copies_over_due(&self.world));
         figure("role_changes", self.watch.role_changes as f64);
         figure(
             "role_losses_after_the_first_fault",

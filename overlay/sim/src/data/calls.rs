@@ -1,6 +1,6 @@
 //! One peer's way to the others: what a session is to the real one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,12 +26,42 @@ struct Waiting {
     trail: Option<Trail>,
 }
 
+/// All of these, by number, and by who asked whom.
+#[derive(Default)]
+struct AllWaiting {
+    last: u64,
+    calls: BTreeMap<u64, Waiting>,
+    pairs: BTreeSet<(PeerId, NodeId, u64)>,
+}
+
+impl AllWaiting {
+    /// Takes in a request; its number.
+    fn insert(&mut self, asked: Waiting) -> u64 {
+        self.last += 1;
+        self.pairs.insert((asked.from, asked.to, self.last));
+        self.calls.insert(self.last, asked);
+        self.last
+    }
+
+    fn remove(&mut self, call: u64) -> Option<Waiting> {
+        let asked = self.calls.remove(&call)?;
+        self.pairs.remove(&(asked.from, asked.to, call));
+        Some(asked)
+    }
+
+    /// What `from` waits for an answer of `to` for.
+    fn between(&self, from: PeerId, to: &NodeId) -> impl Iterator<Item = u64> {
+        let calls = self.pairs.range((from, *to, 0)..=(from, *to, u64::MAX));
+        calls.map(|(.., call)| *call)
+    }
+}
+
 /// What all peers share: requests under way, and what the world has to do.
 pub(super) struct Shared {
     pub(super) begun: Instant,
     pub(super) wanted: Notify,
     work: Mutex<Vec<Work>>,
-    waiting: Mutex<(u64, BTreeMap<u64, Waiting>)>,
+    waiting: Mutex<AllWaiting>,
     /// Requests that super-nodes are at work on.
     serving: Mutex<BTreeMap<u64, AbortHandle>>,
 }
@@ -75,7 +105,7 @@ impl Shared {
     }
 
     pub(super) fn answered(&self, call: u64, response: response::Kind) {
-        let waiting = lock(&self.waiting).1.remove(&call);
+        let waiting = lock(&self.waiting).remove(call);
         // None: whoever asked waits no longer.
         if let Some(waiting) = waiting {
             let outcome = match response {
@@ -91,23 +121,25 @@ impl Shared {
 
     /// The trail of a request that somebody waits for.
     pub(super) fn trail(&self, call: u64) -> Option<Trail> {
-        lock(&self.waiting).1.get(&call)?.trail.clone()
+        lock(&self.waiting).calls.get(&call)?.trail.clone()
     }
 
     pub(super) fn waits(&self, from: PeerId, to: &NodeId) -> bool {
-        let waiting = lock(&self.waiting);
-        waiting.1.values().any(|w| w.from == from && w.to == *to)
+        lock(&self.waiting).between(from, to).next().is_some()
     }
 
-    pub(super) fn unreachable(&self, which: impl Fn(u64, PeerId, &NodeId) -> bool) {
-        let mut waiting = lock(&self.waiting);
-        let gone = waiting.1.iter();
-        let gone = gone.filter(|(call, w)| which(**call, w.from, &w.to));
-        let gone: Vec<u64> = gone.map(|(call, _)| *call).collect();
-        for Waiting { to, answer, .. } in gone.iter().filter_map(|call| waiting.1.remove(call)) {
+    /// A request gets no answer: nothing can be sent to whom it is for.
+    pub(super) fn unreachable(&self, call: u64) {
+        if let Some(Waiting { to, answer, .. }) = lock(&self.waiting).remove(call) {
             let reason = "the session ended".to_owned();
             let _ = answer.send(Err(CallError::Unreachable { peer: to, reason }));
         }
+    }
+
+    /// All requests of `from` to `to` get none.
+    pub(super) fn lost(&self, from: PeerId, to: &NodeId) {
+        let gone: Vec<u64> = lock(&self.waiting).between(from, to).collect();
+        gone.into_iter().for_each(|call| self.unreachable(call));
     }
 }
 
@@ -208,7 +240,7 @@ struct Forget<'a> {
 
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
-        let waiting = lock(&self.shared.waiting).1.remove(&self.call);
+        let waiting = lock(&self.shared.waiting).remove(self.call);
         if let Some(Waiting { from, to, .. }) = waiting {
             let call = self.call;
             self.shared.want(Work::Cancel { call, from, to });
@@ -243,20 +275,12 @@ impl Calls for SimCalls {
             false => trail.step(),
         };
         let trail = TRAIL.try_with(step).ok();
-        let call = {
-            let mut waiting = lock(&self.shared.waiting);
-            waiting.0 += 1;
-            let (from, to) = (self.view.id, node);
-            let call = waiting.0;
-            let asked = Waiting {
-                from,
-                to,
-                answer,
-                trail,
-            };
-            waiting.1.insert(call, asked);
-            call
-        };
+        let call = lock(&self.shared.waiting).insert(Waiting {
+            from: self.view.id,
+            to: node,
+            answer,
+            trail,
+        });
         let _forget = Forget {
             shared: &self.shared,
             call,

@@ -285,7 +285,7 @@ impl Data {
 
     /// Nothing can be sent to whom the call is for.
     pub(crate) fn unreachable(&self, call: u64) {
-        self.shared.unreachable(|number, _, _| number == call);
+        self.shared.unreachable(call);
     }
 
     /// Whether `from` waits for an answer of `to`.
@@ -295,8 +295,7 @@ impl Data {
 
     /// A session ended: what waits for an answer over it will get none.
     pub(crate) fn lost(&self, from: PeerId, to: &NodeId) {
-        self.shared
-            .unreachable(|_, asker, node| asker == from && node == to);
+        self.shared.lost(from, to);
     }
 }
 
@@ -312,6 +311,7 @@ fn sum(a: ClientStats, b: ClientStats) -> ClientStats {
         ok: a.ok + b.ok,
         failed: a.failed + b.failed,
         hedged: a.hedged + b.hedged,
+        overtaken: a.overtaken + b.overtaken,
         retried: a.retried + b.retried,
         ..a
     }
