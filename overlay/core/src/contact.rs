@@ -3,21 +3,29 @@
 //! A contact is signed by its peer; nobody else can move it to another address.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use canopy_proto::wire;
 
 use crate::identity::{Domain, Identity, SignatureError, open};
 use crate::keyspace::NodeId;
+use crate::memory;
 
 /// Most addresses that a contact may name.
 pub const MAX_ADDRS: usize = 8;
 /// Longest zone label, bytes.
 pub const MAX_ZONE: usize = 64;
 
-/// A verified contact, with the signed form that can be passed on.
+/// A verified contact, with the signed form that can be passed on. Cloning shares
+/// it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Contact {
+pub struct Contact(Arc<Place>);
+
+/// What a contact says.
+#[derive(Debug, PartialEq)]
+pub struct Place {
     /// Who it is.
     pub node_id: NodeId,
     /// Where it listens; best first.
@@ -28,6 +36,14 @@ pub struct Contact {
     pub issued_ms: u64,
     /// What the peer signed.
     pub signed: wire::Signed,
+}
+
+impl Deref for Contact {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.0
+    }
 }
 
 /// Why a contact was refused.
@@ -61,13 +77,15 @@ impl Contact {
             zone: zone.clone(),
         };
         let signed = identity.sign(Domain::Contact, &body);
-        Self {
+        let contact = Self(Arc::new(Place {
             node_id: identity.node_id(),
             addrs,
             zone,
             issued_ms,
             signed,
-        }
+        }));
+        memory::remember_contact(&contact);
+        contact
     }
 
     /// The contact that a message gives, if it is a good one; see [`Contact::open`].
@@ -77,6 +95,9 @@ impl Contact {
 
     /// Checks signature and limits of a contact from outside.
     pub fn open(signed: &wire::Signed) -> Result<Self, ContactError> {
+        if let Some(known) = memory::contact(signed) {
+            return Ok(known);
+        }
         let (signer, body) = open::<wire::Contact>(Domain::Contact, signed)?;
         if body.node_id != Bytes::copy_from_slice(&signer.0) {
             return Err(ContactError::Signer);
@@ -90,13 +111,15 @@ impl Contact {
             .map(|addr| addr.parse())
             .collect::<Result<_, _>>()
             .map_err(|_| ContactError::Shape)?;
-        Ok(Self {
+        let contact = Self(Arc::new(Place {
             node_id: signer,
             addrs,
             zone: body.zone,
             issued_ms: body.issued_ms,
             signed: signed.clone(),
-        })
+        }));
+        memory::remember_contact(&contact);
+        Ok(contact)
     }
 
     /// The failure domain: the zone label, else the prefix of the first address.
@@ -174,7 +197,7 @@ mod tests {
         assert_eq!(Contact::open(&contact.signed), Ok(contact.clone()));
         assert_eq!(contact.domain(), "rack-1");
 
-        let mut other = contact.signed;
+        let mut other = contact.signed.clone();
         other.signer = Identity::from_secret([2; 32]).node_id().to_bytes();
         assert!(Contact::open(&other).is_err());
     }

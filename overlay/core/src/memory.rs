@@ -11,8 +11,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, RwLock, Weak};
 
 use bytes::Bytes;
-use canopy_proto::wire::SignedMandate;
+use canopy_proto::wire::{Signed, SignedMandate};
 
+use crate::contact::Contact;
 use crate::election::mandate::Examined;
 use crate::identity::{Domain, SignatureError};
 use crate::keyspace::{Key, NodeId};
@@ -39,6 +40,8 @@ struct Memory {
     bodies: HashMap<(usize, usize), (Bytes, u32)>,
     good: HashSet<Check>,
     mandates: HashMap<(usize, usize), Arc<Examined>>,
+    /// By the address of the body.
+    contacts: HashMap<usize, Contact>,
     entries: HashMap<Likeness, Weak<Entry>>,
     /// How many there may be before those that nobody has are looked for.
     entries_limit: usize,
@@ -57,7 +60,7 @@ thread_local! {
 }
 
 /// From now on this thread remembers up to `limit` good signatures (about 300
-/// bytes each), as many mandates, and the placements that its peers have; 0
+/// bytes each), as many mandates and contacts, and the placements that its peers have; 0
 /// forgets them all. Past the limit it starts anew.
 pub fn remember_work(limit: usize) {
     MEMORY.with_borrow_mut(|memory| {
@@ -102,6 +105,29 @@ pub(crate) fn remember(examined: &Arc<Examined>) {
             let signed = examined.signed();
             let place = (place(&signed.body), place(&signed.ballots));
             memory.mandates.insert(place, examined.clone());
+        }
+    });
+}
+
+/// The contact that `signed` was found to be, if it was found good before.
+pub(crate) fn contact(signed: &Signed) -> Option<Contact> {
+    MEMORY.with_borrow(|memory| {
+        let known = memory.contacts.get(&place(&signed.body))?;
+        let same = known.signed.body.len() == signed.body.len()
+            && known.signed.signer == signed.signer
+            && known.signed.signature == signed.signature;
+        same.then(|| known.clone())
+    })
+}
+
+pub(crate) fn remember_contact(contact: &Contact) {
+    MEMORY.with_borrow_mut(|memory| {
+        if memory.contacts.len() >= memory.limit {
+            memory.contacts.clear();
+        }
+        if memory.limit > 0 {
+            let place = place(&contact.signed.body);
+            memory.contacts.insert(place, contact.clone());
         }
     });
 }

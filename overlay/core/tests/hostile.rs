@@ -106,7 +106,7 @@ fn sybils() -> Vec<Identity> {
 fn entry(world: &World, signed: wire::SignedMandate) -> wire::RosterEntry {
     wire::RosterEntry {
         mandate: Some(signed),
-        contact: Some(contact(HOSTILE, world.now().unix_ms).signed),
+        contact: Some(contact(HOSTILE, world.now().unix_ms).signed.clone()),
         release: None,
     }
 }

@@ -48,7 +48,7 @@ impl Core {
             return;
         }
         self.addresses.observed.push(addr);
-        self.tell_contact(now.unix_ms);
+        self.tell_contact(now);
     }
 
     /// The router lets others in at `addr`, or nowhere any more.
@@ -58,8 +58,7 @@ impl Core {
         }
         self.addresses.mapped = addr;
         self.addresses.moved = true;
-        // Later than the last one, or nobody takes it for news.
-        self.tell_contact(now.unix_ms.max(self.contact.issued_ms + 1));
+        self.tell_contact(now);
         self.attach_anew(now);
         let candidacy = self.own_candidacy(now);
         self.muster_standing(now, candidacy);
@@ -81,16 +80,34 @@ impl Core {
         mapped.iter().copied().chain(known).collect()
     }
 
-    fn tell_contact(&mut self, issued_ms: u64) {
+    fn tell_contact(&mut self, now: Now) {
         let addrs = self.own_addrs();
         if addrs == self.contact.addrs {
             return;
         }
+        self.candidacy.moved();
+        // Later than the last one, or nobody takes it for news.
+        let issued_ms = now.unix_ms.max(self.contact.issued_ms + 1);
+        self.sign_contact(now, addrs, issued_ms);
+        let active = !self.follows();
+        if let Some(host) = self.host.as_mut().filter(|_| active) {
+            let effects = host.swim.rename(now.at, issued_ms);
+            self.swim_effects(now, effects);
+        }
+    }
+
+    /// The others had declared this super-node dead, and the failure detector has
+    /// taken another name because of that: the contact tells it to those who learn
+    /// of this peer from now on.
+    pub(super) fn back_from_the_dead(&mut self, now: Now, epoch: u64) {
+        self.sign_contact(now, self.contact.addrs.clone(), epoch);
+    }
+
+    fn sign_contact(&mut self, now: Now, addrs: Vec<SocketAddr>, issued_ms: u64) {
         self.contact = Contact::sign(&self.identity, &addrs, &self.config.zone, issued_ms);
         self.outputs
             .push_back(Output::Contact(self.contact.clone()));
-        self.candidacy.moved();
-        self.roster_contact(self.contact.clone());
+        self.roster_contact(now, self.contact.clone());
         if self.host.is_some() {
             let own = self.node_id();
             self.spread_node(&own);
@@ -103,13 +120,13 @@ impl Core {
     }
 
     /// A peer with a session is reached elsewhere now.
-    pub(super) fn link_moved(&mut self, from: NodeId, contact: Contact) {
+    pub(super) fn link_moved(&mut self, now: Now, from: NodeId, contact: Contact) {
         let Some(link) = self.links.get_mut(&from) else {
             return;
         };
         if contact.node_id == from && contact.issued_ms > link.contact.issued_ms {
             link.contact = contact.clone();
-            self.roster_contact(contact);
+            self.roster_contact(now, contact);
         }
     }
 }
@@ -220,7 +237,7 @@ mod tests {
         };
         assert_eq!(dialled(&mut asked, bare), None);
         let of_another = wire::DialBackAsk {
-            contact: Some(contact_of(3).signed),
+            contact: Some(contact_of(3).signed.clone()),
             ..ask.clone()
         };
         assert_eq!(dialled(&mut asked, of_another), None);

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use canopy_proto::wire::{self, core_message::Kind};
 
-use super::sync::MANY;
+use super::host::GREETED;
+use super::sync::{MANY, MAX_KEYS};
 use super::timers::Timer;
-use super::{Core, Event};
+use super::{Core, Event, Role};
 use crate::keyspace::NodeId;
 use crate::time::Now;
 
@@ -24,6 +25,63 @@ impl Core {
             }
         }
         if changed {
+            self.roster_changed(now);
+        }
+    }
+
+    /// Whether this super-node has not asked yet who is dead, and is about to: among
+    /// many it takes all for alive at first.
+    pub(super) fn asks_for_the_dead(&mut self, others: &[NodeId]) -> bool {
+        let many = self.roster.serving_count() > GREETED && !self.is_catching_up();
+        let Some(host) = self.host.as_mut().filter(|_| many) else {
+            return false;
+        };
+        let first = host.asked.is_none();
+        if first {
+            host.asked = Some(others.to_vec());
+        }
+        first
+    }
+
+    /// Tells one who has just begun to serve who does not answer.
+    pub(super) fn tell_of_the_dead(&mut self, to: NodeId) {
+        let dead = self.roster.entries().filter(|e| e.in_office() && e.down);
+        let dead = dead.map(|entry| entry.node().to_bytes()).take(MAX_KEYS);
+        let dead: Vec<Bytes> = dead.collect();
+        let may = self.role == Role::SuperNode && self.roster.serves(&to);
+        if may && !dead.is_empty() {
+            let entries = Vec::new();
+            self.send(to, Kind::Roster(wire::RosterEntries { entries, dead }));
+        }
+    }
+
+    /// One whom this super-node has asked says who is dead: it counts for no more
+    /// than what the failure detector hears from anybody.
+    pub(super) fn told_of_the_dead(&mut self, now: Now, from: &NodeId, dead: &[Bytes]) {
+        let Some(host) = self.host.as_mut().filter(|_| !dead.is_empty()) else {
+            return;
+        };
+        let asked = host.asked.as_mut();
+        let place = asked
+            .as_ref()
+            .and_then(|a| a.iter().position(|node| node == from));
+        let (Some(asked), Some(place)) = (asked, place) else {
+            return;
+        };
+        asked.swap_remove(place);
+        let dead = dead.iter().take(MAX_KEYS);
+        self.within = Some(false);
+        for node in dead.filter_map(|bytes| NodeId::from_slice(bytes)) {
+            let contact = self.roster.get(&node).and_then(|entry| entry.contact());
+            let epoch = contact.map(|contact| contact.issued_ms);
+            if let (Some(host), Some(epoch)) = (&mut self.host, epoch)
+                && node != self.contact.node_id
+            {
+                let effects = host.swim.bury(now.at, node, epoch);
+                self.swim_effects(now, effects);
+            }
+        }
+        if self.within.take() == Some(true) {
             self.roster_changed(now);
         }
     }
@@ -90,5 +148,120 @@ impl Core {
             );
         }
         self.timers.at_latest(Timer::Report, now.at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::Output;
+    use super::super::tests::{contact_of, core, designation, identity, now_at};
+    use super::*;
+    use crate::time::Time;
+
+    const ALL: u8 = 90;
+
+    /// A super-node that ran before, with many others.
+    fn among_many() -> Core {
+        let before = core(1, true, None);
+        let others = (2..=ALL).filter(|i| *i != 99).map(|i| wire::RosterEntry {
+            mandate: Some(designation(i, &identity(99))),
+            contact: Some(contact_of(i).signed.clone()),
+            release: None,
+        });
+        let mut saved = before.save();
+        saved.0.entries.extend(others);
+        Core::new(
+            before.config.clone(),
+            identity(1),
+            2,
+            now_at(0),
+            Some(&saved),
+        )
+    }
+
+    fn down(core: &Core) -> usize {
+        core.roster.entries().filter(|entry| entry.down).count()
+    }
+
+    /// Lets time pass up to `until`; whom it asked who is dead.
+    fn pass(core: &mut Core, until: Duration) -> Vec<NodeId> {
+        let end = Time(until.as_micros() as u64);
+        let mut asked = Vec::new();
+        while let Some(at) = core.next_timeout().filter(|at| *at <= end) {
+            core.timeout(now_at(at.0.div_ceil(1000)));
+            while let Some(output) = core.poll() {
+                if let Output::Send { node, message, .. } = output
+                    && let Some(Kind::RosterDigest(digest)) = message.kind
+                    && digest.asks_dead
+                {
+                    asked.push(node);
+                }
+            }
+        }
+        asked
+    }
+
+    #[test]
+    fn among_many_those_who_were_not_heard_of_yet_are_not_dead() {
+        let mut core = among_many();
+        let gossip = core.config.timing.gossip;
+        let grace = gossip.join_grace() + gossip.probe_period;
+        pass(&mut core, grace);
+        // Nobody answers: those who were asked so far are.
+        let probed = grace.as_micros() / gossip.probe_period.as_micros();
+        assert!(
+            down(&core) > 0 && down(&core) <= probed as usize,
+            "{}",
+            down(&core)
+        );
+    }
+
+    #[test]
+    fn among_many_who_begins_asks_some_who_is_dead_and_believes_those_alone() {
+        let mut core = among_many();
+        let asked = pass(&mut core, Duration::from_millis(600));
+        assert_eq!(asked.len(), super::super::host::ASKED);
+        let before = down(&core);
+        let stranger = (2..=ALL).map(|i| contact_of(i).node_id);
+        let stranger = stranger.into_iter().find(|node| !asked.contains(node));
+        let alive = core.roster.serving().map(|entry| entry.node());
+        let alive: Vec<NodeId> = alive.filter(|node| *node != core.node_id()).collect();
+        let told = |node: &NodeId| wire::RosterEntries {
+            entries: Vec::new(),
+            dead: vec![node.to_bytes()],
+        };
+        core.on_roster(now_at(601), stranger.expect("one of many"), told(&alive[0]));
+        assert_eq!(down(&core), before);
+        core.on_roster(now_at(601), asked[0], told(&alive[0]));
+        assert_eq!(down(&core), before + 1);
+        assert!(!core.roster.serves(&alive[0]));
+        // Once.
+        core.on_roster(now_at(602), asked[0], told(&alive[1]));
+        assert_eq!(down(&core), before + 1);
+    }
+
+    #[test]
+    fn one_who_has_just_begun_is_told_of_the_dead() {
+        let mut core = among_many();
+        while core.poll().is_some() {}
+        let [dead, asker] = [2, 3].map(|i| contact_of(i).node_id);
+        core.member_down(now_at(1), dead);
+        while core.poll().is_some() {}
+        let mut ask = core.summary();
+        ask.asks_dead = true;
+        core.on_roster_digest(now_at(2), asker, ask);
+        let answers = std::iter::from_fn(|| core.poll()).filter_map(|output| match output {
+            Output::Send { node, message, .. } => match message.kind {
+                Some(Kind::Roster(entries)) => Some((node, entries.dead)),
+                _ => None,
+            },
+            _ => None,
+        });
+        assert_eq!(
+            answers.collect::<Vec<_>>(),
+            [(asker, vec![dead.to_bytes()])]
+        );
     }
 }

@@ -33,6 +33,9 @@ const NOT_REACHED: u32 = 16;
 const KNOWN_NETWORKS: usize = 8;
 /// Dial-backs under way at once.
 const MAX_PENDING: usize = 4;
+/// The same of one whom nobody has reached so far: the more often the less likely,
+/// and one who does is asked for more.
+const ASKED_IN_VAIN: usize = 2;
 
 /// The facts of this peer's candidacy.
 pub(super) struct State {
@@ -273,7 +276,11 @@ impl Core {
             self.candidacy.asked.clear();
             fresh = free;
         }
-        let room = MAX_PENDING.saturating_sub(busy.len());
+        let most = match self.candidacy.failed < NOT_REACHED {
+            true => MAX_PENDING,
+            false => ASKED_IN_VAIN,
+        };
+        let room = most.saturating_sub(busy.len());
         for node in self.pick(fresh, room) {
             let token = self.rng.next_u64();
             self.candidacy.asked.insert(node);
@@ -291,6 +298,10 @@ impl Core {
 
     /// Tells homes and assembly when the candidacy changed.
     fn tell_standing(&mut self, now: Now) {
+        if self.host.is_some() {
+            // It has no homes, and judging it takes a look at all others.
+            return;
+        }
         let candidacy = self.own_candidacy(now);
         match self.role {
             Role::Leaf if candidacy.eligible => self.set_role(Role::Candidate),
@@ -317,7 +328,7 @@ impl Core {
             return;
         };
         if let Some(contact) = Contact::given(&ask.contact) {
-            self.link_moved(from, contact);
+            self.link_moved(now, from, contact);
         }
         // Only an address that the peer itself goes by: we are nobody's port scanner.
         let own = self

@@ -9,6 +9,7 @@ use super::roster::{is_deputys, named_in};
 use super::timers::Timer;
 use super::{Core, Event, Output, Role};
 use crate::keyspace::{NodeId, keys};
+use crate::roster::Entry;
 use crate::time::{Now, Time};
 
 /// Homes of a leaf.
@@ -413,7 +414,8 @@ impl Core {
         }
         self.homes.vouched.insert(candidate, (from, now.at));
         // The other one is asked for this one paper; deputies have no seats.
-        let serves = self.roster.get(&candidate).is_none() && !is_deputys(mandate);
+        let known = self.roster.get(&candidate);
+        let serves = known.is_none_or(Entry::serves) && !is_deputys(mandate);
         for other in homes.into_iter().filter(|home| *home != from) {
             let ask = match serves {
                 true => Kind::SeatsAsk(wire::SeatsAsk {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use canopy_proto::wire::{self, core_message::Kind};
 
 use super::handover::{Moved, Shares};
+use super::homes::LARGE;
 use super::news::Waiting;
 use super::sponsors::Sponsors;
 use super::sync::MANY;
@@ -18,12 +19,18 @@ use crate::election::law::Hysteresis;
 use crate::election::mandate::{Basis, Mandate};
 use crate::election::release::Release;
 use crate::keyspace::NodeId;
-use crate::swim::Swim;
+use crate::swim::{Change, Swim};
 use crate::time::{Now, Time};
 
-/// Others that a new super-node says hello to; of a larger overlay the failure
-/// detector tells it.
+/// Where others are no more than so many, a new super-node says hello to each, and
+/// counts as dead who does not answer. Among more it takes all as alive whose
+/// contact it knows, and asks some who is not: 2 500 greetings, each answered with
+/// some of all names, would not tell it of the rest within minutes.
 pub(super) const GREETED: usize = 64;
+/// Others that a new super-node says hello to among many.
+const GREETED_AMONG_MANY: usize = 8;
+/// Others that it asks who is dead.
+pub(super) const ASKED: usize = 3;
 /// Voters remembered whose ballots were far off.
 const MAX_STANDINGS: usize = 4096;
 
@@ -71,6 +78,8 @@ pub(super) struct State {
     pub(super) standings: Standings,
     /// Who tells a newcomer whom to believe, until it has caught up.
     pub(super) sponsors: Sponsors,
+    /// Whom it asked who is dead, and who has not answered; `None`: nobody yet.
+    pub(super) asked: Option<Vec<NodeId>>,
     /// When one believed dead was last asked whether it is.
     pub(super) called: Time,
     /// Since when no other super-node has answered, if none does.
@@ -99,7 +108,7 @@ impl Core {
             let sponsors = Sponsors::new(now.at, serving, self.homes.nodes());
             self.leave_homes();
             self.muster_over();
-            let swim = self.new_swim(now);
+            let swim = self.new_swim();
             self.host = Some(Box::new(State {
                 swim,
                 leaves: BTreeMap::new(),
@@ -114,6 +123,7 @@ impl Core {
                 renewed: BTreeMap::new(),
                 standings: Standings::new(MAX_STANDINGS),
                 sponsors,
+                asked: None,
                 called: now.at,
                 alone_since: None,
             }));
@@ -161,21 +171,48 @@ impl Core {
             .filter(|entry| entry.in_office() && entry.node() != own)
             .map(|entry| entry.node())
             .collect();
-        let grace = now.at + self.config.timing.gossip.join_grace();
-        if let Some(host) = &mut self.host {
-            host.joining
-                .extend(others.iter().map(|node| (*node, grace)));
-            self.timers.at_latest(Timer::Expiry, grace);
-        }
-        let greeted = match others.len() <= GREETED {
-            true => others,
-            false => self.pick(others, GREETED),
+        let many = others.len() > GREETED;
+        let greeted = match many {
+            true => self.pick(others.clone(), GREETED_AMONG_MANY),
+            false => others.clone(),
         };
+        for node in others {
+            self.watch(now, &node, many);
+        }
         for node in greeted {
             let Some(host) = &mut self.host else { return };
             let effects = host.swim.announce(now.at, node);
             self.swim_effects(now, effects);
         }
+    }
+
+    /// The failure detector has an eye on `node` from now on: among `many` it takes
+    /// it as alive, where it knows how to reach it.
+    pub(super) fn watch(&mut self, now: Now, node: &NodeId, many: bool) {
+        if many && self.swim_learn(now, node) {
+            return;
+        }
+        let Some(host) = &mut self.host else { return };
+        // It may have answered before its mandate got here.
+        if !host.swim.is_up(node) {
+            let grace = now.at + self.config.timing.gossip.join_grace();
+            host.joining.insert(*node, grace);
+            self.timers.at_latest(Timer::Expiry, grace);
+        }
+    }
+
+    /// Tells the failure detector which contact `node` has; whether it took it as
+    /// alive because of that.
+    pub(super) fn swim_learn(&mut self, now: Now, node: &NodeId) -> bool {
+        let contact = self.roster.get(node).and_then(|entry| entry.contact());
+        let epoch = contact.map(|contact| contact.issued_ms);
+        let (Some(host), Some(epoch)) = (&mut self.host, epoch) else {
+            return false;
+        };
+        let effects = host.swim.learn(now.at, *node, epoch);
+        let up = effects.changes.contains(&Change::Up(*node));
+        self.swim_effects(now, effects);
+        up
     }
 
     pub(super) fn on_gossip(&mut self, now: Now, from: NodeId, packet: &Bytes) {
@@ -291,12 +328,17 @@ impl Core {
 
     pub(super) fn session_up(&mut self, now: Now, node: NodeId) {
         let inbound = self.links.get(&node).is_some_and(|link| link.inbound);
-        // Among many, those who serve compare in turn: each would send a newcomer
-        // all that it lacks.
-        let many = self.host.is_some() && self.roster.serving_count() > MANY;
-        let in_turn = many && self.roster.serves(&node);
-        if !inbound && !in_turn {
-            let digest = self.digest(true);
+        let serving = self.roster.serving_count();
+        let compares = match self.host.is_some() {
+            // Among many, those who serve compare in turn: each would send a newcomer
+            // all that it lacks. And a list of them all is too long for others.
+            true if serving > MANY && self.roster.serves(&node) => None,
+            true if serving > MANY => Some(Kind::RosterDigest(self.summary())),
+            // A leaf in a large overlay compares with its homes.
+            false if serving >= LARGE => None,
+            _ => Some(self.digest(true)),
+        };
+        if let Some(digest) = compares.filter(|_| !inbound) {
             self.send(node, digest);
         }
         if self.follows() && self.roster.set_down(&node, false) {

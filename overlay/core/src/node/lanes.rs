@@ -79,7 +79,7 @@ mod tests {
         let entries: Vec<_> = (2..=40)
             .map(|i| wire::RosterEntry {
                 mandate: Some(designation(i, &identity(99))),
-                contact: Some(contact_of(i).signed),
+                contact: Some(contact_of(i).signed.clone()),
                 release: None,
             })
             .collect();

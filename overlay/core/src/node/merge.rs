@@ -159,7 +159,7 @@ impl Core {
         if room && self.merge.visited.insert(node, now.at).is_none() {
             self.outputs.push_back(Output::Connect {
                 node: Some(node),
-                addrs: contact.addrs,
+                addrs: contact.addrs.clone(),
             });
         }
     }

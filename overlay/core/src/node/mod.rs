@@ -369,7 +369,7 @@ impl Core {
             };
             self.links.insert(node, link);
         }
-        self.roster_contact(contact);
+        self.roster_contact(now, contact);
         self.session_up(now, node);
     }
 
@@ -486,6 +486,10 @@ impl Core {
                 swim::Change::Down(node) => self.member_down(now, node),
             }
         }
+        let epoch = self.host.as_ref().map(|host| host.swim.epoch());
+        if let Some(epoch) = epoch.filter(|epoch| *epoch > self.contact.issued_ms) {
+            self.back_from_the_dead(now, epoch);
+        }
     }
 
     fn set_role(&mut self, role: Role) {
@@ -496,9 +500,10 @@ impl Core {
         }
     }
 
-    fn new_swim(&mut self, now: Now) -> Swim {
+    fn new_swim(&mut self) -> Swim {
         let config = swim::config(&self.config.timing.gossip);
-        Swim::new(self.node_id(), now.unix_ms, config, self.rng.next_u64())
+        let epoch = self.contact.issued_ms;
+        Swim::new(self.node_id(), epoch, config, self.rng.next_u64())
     }
 
     /// What this peer knows of itself and the overlay.

@@ -35,8 +35,16 @@ pub(super) const MIN_ASSEMBLY: usize = 4;
 impl Core {
     /// Joins by the configured peers while no super-node is known.
     pub(super) fn bootstrap_tick(&mut self, now: Now) {
-        if self.roster.serving().next().is_some() && !self.links.is_empty() {
-            return;
+        if self.roster.serving().next().is_some() {
+            if !self.links.is_empty() {
+                return;
+            }
+            // Those whom it knew when it ran before are tried first: everybody is
+            // told of the same few to join by.
+            let first = self.started + self.config.timing.home.attach_timeout / 2;
+            if self.host.is_none() && now.at < first {
+                return self.timers.set(Timer::Bootstrap, first);
+            }
         }
         // Dead super-nodes may be back; and a long list must not be dialled at once.
         let dead: Vec<NodeId> = self
@@ -320,7 +328,7 @@ impl Core {
         }
         state.asked.insert(node, now.at);
         let message = self.muster_message(now, GOSSIP);
-        self.send_to(node, contact.addrs, Kind::Muster(message));
+        self.send_to(node, contact.addrs.clone(), Kind::Muster(message));
     }
 
     /// Our own candidacy changed: the assembly must know.

@@ -101,7 +101,7 @@ impl Core {
                     domain: raced.candidate.domain(),
                     deputy: place >= wanted,
                 };
-                Paper::mandate(mandate, Some(raced.candidate.signed))
+                Paper::mandate(mandate, Some(raced.candidate.signed.clone()))
             })
             .collect()
     }

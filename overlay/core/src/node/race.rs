@@ -274,7 +274,10 @@ impl Core {
         let reply = wire::Voters {
             term: ask.term,
             candidate: ask.candidate.clone(),
-            voters: voters.into_iter().map(|contact| contact.signed).collect(),
+            voters: voters
+                .into_iter()
+                .map(|contact| contact.signed.clone())
+                .collect(),
             total,
         };
         self.send(from, Kind::Voters(reply));

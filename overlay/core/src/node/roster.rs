@@ -28,8 +28,11 @@ const MAX_ASSEMBLIES: usize = 8;
 /// How far a term may lie ahead of the highest one known. Terms grow by one an
 /// election, so that whoever sees more has been away for long, or is lied to.
 const MAX_TERM_AHEAD: u64 = 1 << 20;
-/// How late an expiry may be noticed after the wall clock jumped, milliseconds.
+/// How late an expiry may be noticed after the wall clock jumped, milliseconds: by
+/// those who serve...
 const CLOCK_CHECK_MS: u64 = 60_000;
+/// ...and by those who follow them.
+const LEAF_CLOCK_CHECK_MS: u64 = 300_000;
 
 impl Core {
     /// Judges a paper with what this peer knows; as a newcomer who knows
@@ -90,6 +93,10 @@ impl Core {
         self.name(contact, may)
     }
 
+    pub(super) fn has_room_for_peers(&self) -> bool {
+        self.config.peers.len() < MAX_PEERS
+    }
+
     /// From now on `contact` is one of those to join by, and dialled if we `may`.
     pub(super) fn name(&mut self, contact: Contact, may: bool) -> bool {
         let node = Some(contact.node_id);
@@ -98,10 +105,10 @@ impl Core {
         }
         let known = self.config.peers.iter().any(|(peer, _)| *peer == node);
         if let (false, Some(addr)) = (known, contact.addrs.first()) {
-            if self.config.peers.len() < MAX_PEERS {
+            if self.has_room_for_peers() {
                 self.config.peers.push((node, *addr));
             }
-            let addrs = contact.addrs;
+            let addrs = contact.addrs.clone();
             if may {
                 self.outputs.push_back(Output::Connect { node, addrs });
                 return true;
@@ -119,6 +126,18 @@ impl Core {
         entry: &wire::RosterEntry,
         bootstrap: bool,
     ) -> Result<Option<NodeId>, MandateError> {
+        let contact = Contact::given(&entry.contact);
+        self.admit_of(now, entry, contact, bootstrap)
+    }
+
+    /// The same, where the `contact` that the entry gives is opened already.
+    pub(super) fn admit_of(
+        &mut self,
+        now: Now,
+        entry: &wire::RosterEntry,
+        contact: Option<Contact>,
+        bootstrap: bool,
+    ) -> Result<Option<NodeId>, MandateError> {
         if let Some(release) = &entry.release {
             return Ok(match bootstrap {
                 true => None,
@@ -126,12 +145,11 @@ impl Core {
             });
         }
         let opened = match &entry.mandate {
-            Some(signed) if !self.holds(signed) => {
+            Some(signed) if !self.holds(signed, contact.as_ref()) => {
                 Some(self.judge(now, bootstrap, |context| mandate::open(signed, context))?)
             }
             _ => None,
         };
-        let contact = Contact::given(&entry.contact);
         let mut about = None;
         let mut news = false;
         if let Some(mandate) = opened {
@@ -153,7 +171,7 @@ impl Core {
         }
         if let Some(contact) = contact.filter(|c| about.is_none_or(|node| node == c.node_id)) {
             about = Some(contact.node_id);
-            news |= self.roster.contact(contact);
+            news |= self.contact_taken(now, contact);
         }
         Ok(about.filter(|_| news))
     }
@@ -192,9 +210,15 @@ impl Core {
         room && (plausible || designated)
     }
 
-    fn holds(&self, mandate: &wire::SignedMandate) -> bool {
-        // The body names the candidate; comparing bodies needs no signature check.
-        let entry = named_in(mandate).and_then(|(candidate, _)| self.roster.get(&candidate));
+    /// Whether `mandate`, which came with this contact, is known already.
+    fn holds(&self, mandate: &wire::SignedMandate, contact: Option<&Contact>) -> bool {
+        // Comparing bodies needs no signature check. The body names the candidate,
+        // whose contact comes with it most often.
+        let candidate = match contact {
+            Some(contact) => Some(contact.node_id),
+            None => named_in(mandate).map(|(candidate, _)| candidate),
+        };
+        let entry = candidate.and_then(|candidate| self.roster.get(&candidate));
         let held = entry.and_then(|entry| entry.mandate());
         held.is_some_and(|held| held.body == mandate.body)
     }
@@ -223,7 +247,7 @@ impl Core {
         let checked = checked.ok()?;
         let (candidate, term) = (checked.release().candidate, checked.release().term);
         let served = self.roster.serves(&candidate);
-        if let Some(signed) = mandate.filter(|mandate| !self.holds(mandate))
+        if let Some(signed) = mandate.filter(|mandate| !self.holds(mandate, None))
             && let Ok(mandate) = self.judge(now, false, |context| mandate::open(signed, context))
             && mandate.mandate().candidate == candidate
             && mandate.mandate().term == term
@@ -278,16 +302,10 @@ impl Core {
             });
         }
         // Who retires has left the failure detector, and takes others at their word.
-        let watched = !own && !mandate.deputy && self.role == Role::SuperNode;
-        if let (true, Some(host)) = (watched, &mut self.host) {
-            // It may have answered before its mandate got here.
-            if !host.swim.is_up(&mandate.candidate) {
-                let grace = now.at + self.config.timing.gossip.join_grace();
-                host.joining.insert(mandate.candidate, grace);
-                self.timers.at_latest(Timer::Expiry, grace);
-            }
-            // Among many, it makes itself known, and rumour does the rest.
-            if self.roster.serving_count() <= GREETED {
+        if !own && !mandate.deputy && self.role == Role::SuperNode {
+            let many = self.roster.serving_count() > GREETED;
+            self.watch(now, &mandate.candidate, many);
+            if let (false, Some(host)) = (many, &mut self.host) {
                 let effects = host.swim.announce(now.at, mandate.candidate);
                 self.swim_effects(now, effects);
             }
@@ -335,20 +353,40 @@ impl Core {
         self.timers.at_latest(Timer::Candidacy, now.at + soon);
     }
 
+    fn clock_check_ms(&self) -> u64 {
+        match self.host.is_some() {
+            true => CLOCK_CHECK_MS,
+            false => LEAF_CLOCK_CHECK_MS,
+        }
+    }
+
     /// Sees to it that the mandate that ends `next` is looked at then.
     fn expiry_due(&mut self, now: Now, next: Option<u64>) {
         let Some(next) = next else {
             return;
         };
-        let left = next.saturating_sub(now.unix_ms).clamp(1, CLOCK_CHECK_MS);
+        let left = next.saturating_sub(now.unix_ms);
+        let left = left.clamp(1, self.clock_check_ms());
         let at = now.at + Duration::from_millis(left);
         self.timers.at_latest(Timer::Expiry, at);
     }
 
-    pub(super) fn roster_contact(&mut self, contact: Contact) {
-        if self.roster.contact(contact) {
+    pub(super) fn roster_contact(&mut self, now: Now, contact: Contact) {
+        if self.contact_taken(now, contact) {
             self.outputs.push_back(Output::Save);
         }
+    }
+
+    /// Notes a contact, by which the failure detector knows its holder, too. True if
+    /// it is newer than the one known.
+    fn contact_taken(&mut self, now: Now, contact: Contact) -> bool {
+        let node = contact.node_id;
+        let newer = self.roster.contact(contact);
+        let in_office = self.roster.get(&node).is_some_and(|e| e.in_office());
+        if newer && in_office && !self.follows() && node != self.node_id() {
+            self.swim_learn(now, &node);
+        }
+        newer
     }
 
     pub(super) fn on_roster(&mut self, now: Now, from: NodeId, entries: wire::RosterEntries) {
@@ -419,6 +457,7 @@ impl Core {
         if self.homes.nodes().contains(&from) {
             self.advice(now, &entries.dead);
         }
+        self.told_of_the_dead(now, &from, &entries.dead);
     }
 
     /// A leaf that is elected knows who serves and has nobody's papers. Those of
@@ -476,7 +515,7 @@ impl Core {
         }
         self.timers.set(
             Timer::Expiry,
-            now.at + Duration::from_millis(CLOCK_CHECK_MS),
+            now.at + Duration::from_millis(self.clock_check_ms()),
         );
         self.expiry_due(now, self.roster.next_expiry());
         let mut silent = Vec::new();

@@ -92,7 +92,7 @@ impl Core {
     pub(super) fn begin_catching_up(&mut self) {
         let homes = self.host.as_ref().map(|host| host.sponsors.homes.clone());
         for home in homes.unwrap_or_default() {
-            let summary = self.summary();
+            let summary = Kind::RosterDigest(self.summary());
             self.send(home, summary);
         }
     }
@@ -119,7 +119,7 @@ impl Core {
         let Some(home) = sponsors.homes.get(sponsors.turn % HOMES).copied() else {
             return false;
         };
-        let summary = self.summary();
+        let summary = Kind::RosterDigest(self.summary());
         self.send(home, summary);
         true
     }

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use canopy_proto::wire::{self, core_message::Kind};
 use prost::Message;
+use rand::RngExt;
 
+use super::host::ASKED;
 use super::timers::Timer;
 use super::{Config, Core, Role};
 use crate::contact::Contact;
@@ -87,19 +89,29 @@ impl Core {
     pub(super) fn restore(&mut self, now: Now, saved: &Saved) {
         self.restore_decrees(now, &saved.0.decrees);
         self.within = Some(false);
-        for entry in saved.0.entries.iter().take(MAX_KEYS) {
+        // Its own mandate last: whom it serves with is known by then.
+        let own = self.node_id();
+        let is_own = |entry: &&wire::RosterEntry| {
+            let contact = entry.contact.as_ref();
+            contact.is_some_and(|contact| contact.signer == own.0.as_slice())
+        };
+        let entries = saved.0.entries.iter().take(MAX_KEYS);
+        let others = entries.clone().filter(|entry| !is_own(entry));
+        for entry in others.chain(entries.filter(is_own)) {
             let Some(contact) = Contact::given(&entry.contact) else {
                 continue;
             };
-            if contact.node_id != self.node_id() {
-                let first = contact.addrs.first().copied();
-                self.config
-                    .peers
-                    .extend(first.map(|addr| (Some(contact.node_id), addr)));
+            let addr = contact.addrs.first().copied();
+            if let Some(addr) = addr.filter(|_| self.has_room_for_peers())
+                && contact.node_id != own
+            {
+                self.config.peers.push((Some(contact.node_id), addr));
             }
             match &entry.release {
                 Some(release) => self.remember_ended(now, entry, release),
-                None if entry.mandate.is_some() => drop(self.admit(now, entry, true)),
+                None if entry.mandate.is_some() => {
+                    let _ = self.admit_of(now, entry, Some(contact), true);
+                }
                 None => {}
             }
         }
@@ -142,18 +154,21 @@ impl Core {
     /// A few super-nodes that news go to at once; not `except`, who told it.
     pub(super) fn confidants(&mut self, except: Option<NodeId>) -> Vec<NodeId> {
         let own = self.node_id();
-        let nodes: Vec<NodeId> = self
-            .roster
-            .serving()
-            .map(|e| e.node())
-            .filter(|node| *node != own && Some(*node) != except)
-            .collect();
-        let fan_out = if nodes.len() <= MANY {
-            FAN_OUT
-        } else {
-            FAN_OUT_AMONG_MANY
-        };
-        self.pick(nodes, fan_out)
+        let others = |node: &NodeId| *node != own && Some(*node) != except;
+        let serving = self.placement.len();
+        if serving <= MANY {
+            let nodes = self.roster.serving().map(|e| e.node());
+            let nodes = nodes.filter(others).collect();
+            return self.pick(nodes, FAN_OUT);
+        }
+        // Drawn without a list of all.
+        let mut chosen = Vec::with_capacity(FAN_OUT_AMONG_MANY);
+        while chosen.len() < FAN_OUT_AMONG_MANY {
+            let drawn = self.rng.random_range(0..serving);
+            let drawn = self.placement.nth(drawn).map(|member| member.node);
+            chosen.extend(drawn.filter(|node| others(node) && !chosen.contains(node)));
+        }
+        chosen
     }
 
     /// Tells a few super-nodes and all leaves at once.
@@ -225,28 +240,34 @@ impl Core {
             keys: keys.collect(),
             want,
             leaf: !host,
-            summary: false,
             decrees: self.decrees_digest(),
+            ..Default::default()
         })
     }
 
     /// For another super-node, which most often knows the same.
-    pub(super) fn summary(&self) -> Kind {
-        Kind::RosterDigest(wire::RosterDigest {
+    pub(super) fn summary(&self) -> wire::RosterDigest {
+        wire::RosterDigest {
             digest: self.roster.digest(true).to_bytes(),
             super_nodes: self.placement.len() as u32,
-            keys: Vec::new(),
             want: true,
-            leaf: false,
             summary: true,
             decrees: self.decrees_digest(),
-        })
+            ..Default::default()
+        }
     }
 
     pub(super) fn on_roster_digest(&mut self, now: Now, from: NodeId, theirs: wire::RosterDigest) {
         self.compare_decrees(from, &theirs);
+        if theirs.asks_dead {
+            self.tell_of_the_dead(from);
+        }
         if theirs.summary && self.host.is_none() {
-            // It takes this peer for a super-node.
+            // It takes this peer for a super-node, or does not know.
+            if self.roster.get(&from).is_none() {
+                let serving = self.roster.serving().map(Entry::node).collect();
+                self.refer(from, serving);
+            }
             return self.redirect(from);
         }
         let own = self.roster.digest(self.host.is_some());
@@ -430,9 +451,15 @@ impl Core {
             .filter(|n| *n != own)
             .collect();
         let catching_up = self.ask_sponsors(now);
-        for node in self.pick(others, usize::from(!catching_up)) {
-            let summary = self.summary();
-            self.send(node, summary);
+        let mut asked = self.pick(others, ASKED);
+        let first = self.asks_for_the_dead(&asked);
+        if !first {
+            asked.truncate(usize::from(!catching_up));
+        }
+        for node in asked {
+            let mut summary = self.summary();
+            summary.asks_dead = first;
+            self.send(node, Kind::RosterDigest(summary));
         }
         self.call_the_dead(now);
         // Who retires with nobody left looks for those who serve now: it has to

@@ -66,7 +66,7 @@ pub(super) fn core(i: u8, serves: bool, uplink_bps: Option<u64>) -> Core {
         stand: Stand::Auto,
         uplink_bps,
         zone: String::new(),
-        addrs: contact_of(i).addrs,
+        addrs: contact_of(i).addrs.clone(),
         port: 1000 + u16::from(i),
         peers: Vec::new(),
         timing: Preset::Local.timings(),
@@ -153,7 +153,7 @@ impl Maker {
     }
 
     fn signed(&mut self) -> Option<wire::Signed> {
-        let contact = self.one(&signed().contacts).signed;
+        let contact = self.one(&signed().contacts).signed.clone();
         let garbage = wire::Signed {
             body: self.bytes(),
             signer: self.bytes(),
@@ -237,6 +237,7 @@ impl Maker {
                 leaf: self.0.random(),
                 summary: self.0.random(),
                 decrees: self.bytes(),
+                asks_dead: self.0.random(),
             }),
             2 | 3 => Kind::Roster(self.roster()),
             4 => Kind::SeatsAsk(wire::SeatsAsk {
@@ -478,7 +479,7 @@ fn among(count: u8) -> Core {
     let operator = identity(99);
     let entry = |i: u8| wire::RosterEntry {
         mandate: Some(designation_of(i, 10 * u64::from(i), &operator)),
-        contact: Some(contact_of(i).signed),
+        contact: Some(contact_of(i).signed.clone()),
         release: None,
     };
     let others: Vec<u8> = (1..=count).filter(|i| *i != 99).collect();

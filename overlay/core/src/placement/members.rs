@@ -177,6 +177,10 @@ impl Members {
         self.order.iter().map(|&slot| self.member(slot))
     }
 
+    pub(super) fn nth(&self, number: usize) -> Option<&Member> {
+        self.order.get(number).map(|&slot| self.member(slot))
+    }
+
     pub(super) fn len(&self) -> usize {
         self.order.len()
     }

@@ -212,6 +212,11 @@ impl Placement {
         self.inner.members.get(node)
     }
 
+    /// The member with so many others before it, by node id.
+    pub fn nth(&self, number: usize) -> Option<&Member> {
+        self.inner.members.nth(number)
+    }
+
     /// All members, by node id.
     pub fn members(&self) -> impl ExactSizeIterator<Item = &Member> {
         self.inner.members.iter()

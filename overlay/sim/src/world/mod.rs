@@ -252,12 +252,9 @@ impl World {
         let now = self.now_of(id);
         let peer = &mut self.peers[id as usize];
         let before = self.past.saved(id, &peer.node);
-        let saved = peer
-            .cold
-            .as_mut()
-            .and_then(|cold| cold.saved.take())
-            .or(before);
-        let core = Core::new(config, identity, seed, now, saved.as_ref());
+        let saved = peer.cold.as_mut().and_then(|cold| cold.saved.take());
+        let saved = saved.as_ref().or(before.as_deref());
+        let core = Core::new(config, identity, seed, now, saved);
         peer.core = Some(Box::new(core));
         peer.role = Role::Leaf;
         peer.homes = 0;

@@ -7,6 +7,7 @@
 //! and auditors have signed. The cores check them like any others.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use canopy_core::contact::{Contact, prefix};
@@ -31,9 +32,11 @@ const KNOWN: usize = 32;
 /// What is on the disks.
 #[derive(Default)]
 pub(super) struct Past {
-    /// Of those elected, by node: what each other of them has...
-    papers: Vec<(NodeId, wire::RosterEntry)>,
-    /// ...and of those who serve, what leaves have.
+    /// Those elected, in order...
+    elected: Vec<NodeId>,
+    /// ...and what each of them has.
+    papers: Arc<Saved>,
+    /// Of those who serve, what leaves have.
     brief: Vec<(NodeId, wire::RosterEntry)>,
     /// Those who have started, and since then have what they saved themselves.
     begun: BTreeSet<PeerId>,
@@ -41,23 +44,24 @@ pub(super) struct Past {
 
 impl Past {
     /// What a peer had saved before it starts for the first time.
-    pub(super) fn saved(&mut self, id: PeerId, node: &NodeId) -> Option<Saved> {
-        if self.papers.is_empty() || !self.begun.insert(id) {
+    pub(super) fn saved(&mut self, id: PeerId, node: &NodeId) -> Option<Arc<Saved>> {
+        if self.elected.is_empty() || !self.begun.insert(id) {
             return None;
         }
-        let elected = |(other, _): &(NodeId, _)| other.cmp(node);
-        let entries = match self.papers.binary_search_by(elected) {
-            Ok(_) => self.papers.iter().map(|(_, entry)| entry.clone()).collect(),
-            Err(_) => {
-                // Those whose keys come next after its own, as its homes told it.
-                let first = self.brief.partition_point(|(other, _)| other < node);
-                let around = self.brief[first..].iter().chain(&self.brief[..first]);
-                around.take(KNOWN).map(|(_, entry)| entry.clone()).collect()
-            }
-        };
-        let decrees = Vec::new();
-        Some(Saved(wire::Saved { entries, decrees }))
+        if self.elected.binary_search(node).is_ok() {
+            return Some(self.papers.clone());
+        }
+        // Those whose keys come next after its own, as its homes told it.
+        let first = self.brief.partition_point(|(other, _)| other < node);
+        let around = self.brief[first..].iter().chain(&self.brief[..first]);
+        let around = around.take(KNOWN).map(|(_, entry)| entry.clone());
+        Some(Arc::new(saved(around.collect())))
     }
+}
+
+fn saved(entries: Vec<wire::RosterEntry>) -> Saved {
+    let decrees = Vec::new();
+    Saved(wire::Saved { entries, decrees })
 }
 
 /// One who was elected.
@@ -82,6 +86,7 @@ impl World {
         });
         let placement = Placement::empty().updated([], members.collect::<Vec<_>>());
         let mut past = Past::default();
+        let mut papers = Vec::with_capacity(elected.len());
         for one in &elected {
             let entry = wire::RosterEntry {
                 mandate: Some(self.mandate_before(one, &placement, draw)),
@@ -95,9 +100,11 @@ impl World {
                 }
                 past.brief.push((one.contact.node_id, brief));
             }
-            past.papers.push((one.contact.node_id, entry));
+            papers.push((one.contact.node_id, entry));
         }
-        past.papers.sort_by_key(|(node, _)| *node);
+        papers.sort_by_key(|(node, _)| *node);
+        past.elected = papers.iter().map(|(node, _)| *node).collect();
+        past.papers = Arc::new(saved(papers.into_iter().map(|(_, entry)| entry).collect()));
         past.brief.sort_by_key(|(node, _)| *node);
         self.past = past;
         elected.iter().map(|one| one.contact.node_id).collect()
