@@ -49,6 +49,14 @@ pub(crate) struct Watch {
     settle_us: u64,
 }
 
+/// Whether no more leaves than the ratio asks for fall to each who serves: those who
+/// were killed and came back may be more than are needed, and officers recall one.
+fn has_enough(world: &World) -> bool {
+    let serving = world.with_role(Role::SuperNode).len();
+    let leaves = world.online().count() - serving;
+    leaves <= serving * world.config.ratio
+}
+
 impl Watch {
     pub(crate) fn new(seed: u64, settle_us: u64) -> Self {
         Self {
@@ -132,7 +140,8 @@ impl Watch {
         if serves(before) != serves(role) && self.served {
             self.role_changes += 1;
         }
-        if serves(before) && !serves(role) && self.troubled && peer.online() {
+        let lost = serves(before) && !serves(role) && self.troubled && peer.online();
+        if lost && !has_enough(world) {
             self.role_losses += 1;
         }
         if role != Role::SuperNode || serves(before) {

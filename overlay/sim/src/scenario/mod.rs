@@ -301,7 +301,8 @@ pub struct Expect {
     pub served_within_s: u64,
     /// After the last fault, everybody is served again and agrees on who serves.
     pub recovered_within_s: u64,
-    /// Super-nodes that run and lay down their role after the first fault, at most.
+    /// Super-nodes that run and lay down their role after the first fault while the
+    /// overlay has none to spare, at most.
     pub role_losses: Option<u64>,
     /// Role changes after the overlay first served everybody, at most.
     pub role_changes: Option<u64>,
