@@ -166,7 +166,7 @@ impl<C: Calls> Client<C> {
         let mut silent: Vec<NodeId> = Vec::new();
         let mut verdicts = 0;
         let mut hedge_at = Instant::now();
-        let mut hedged: Option<NodeId> = None;
+        let mut hedges: Vec<NodeId> = Vec::new();
         // The first is sent at once, as is the one after a failure; a hedge
         // only when its time has come.
         let mut due = true;
@@ -191,7 +191,7 @@ impl<C: Calls> Client<C> {
                 () = sleep_until(hedge_at), if may_hedge => {
                     hedge_at = Instant::now() + BACK_OFF;
                     if self.inner.budget.hedge() && let Some(node) = waiting.next() {
-                        hedged = Some(node);
+                        hedges.push(node);
                         progress.hedges += 1;
                         self.inner.counters.hedged();
                         progress.asked += 1;
@@ -210,10 +210,10 @@ impl<C: Calls> Client<C> {
                     silent
                         .iter()
                         .for_each(|node| self.inner.health.overtaken(node));
-                    if hedged == Some(node) && !silent.is_empty() {
+                    if hedges.contains(&node) && !silent.is_empty() {
                         self.inner.counters.overtaken();
                     }
-                    let hedged = hedged.is_some();
+                    let hedged = !hedges.is_empty();
                     return Round::Answered(Answer { value, hedged });
                 }
                 Err(Failure::Verdict { code, message }) => {

@@ -103,6 +103,11 @@ impl Entry {
         self.contact.as_ref()
     }
 
+    /// When its contact was signed, milliseconds since 1970; 0 where none is known.
+    pub fn contact_ms(&self) -> u64 {
+        self.contact.as_ref().map_or(0, |contact| contact.issued_ms)
+    }
+
     /// The mandate as it came, if this peer keeps it.
     pub fn mandate(&self) -> Option<&wire::SignedMandate> {
         self.mandate.as_deref()
@@ -139,7 +144,7 @@ impl Entry {
     /// By what equal entries are found among those that other peers have: some
     /// that are not equal may share it.
     pub(crate) fn likeness(&self) -> (NodeId, u64, u64, usize, [bool; 3]) {
-        let contact = self.contact.as_ref().map_or(0, |contact| contact.issued_ms);
+        let contact = self.contact_ms();
         let paper = self.mandate.as_ref();
         let paper = paper.map_or(0, |paper| Arc::as_ptr(paper) as usize);
         let flags = [self.deputy, self.down, self.release.is_some()];
@@ -162,7 +167,7 @@ impl Entry {
 
     /// Summary that two peers compare to see whether they know the same.
     fn fingerprint(&self) -> Key {
-        let contact = self.contact.as_ref().map_or(0, |contact| contact.issued_ms);
+        let contact = self.contact_ms();
         Key::hash(
             "roster entry",
             &[

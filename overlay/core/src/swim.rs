@@ -134,10 +134,14 @@ impl Swim {
         let renamed = Member { epoch, ..own };
         // It fails where nothing changes.
         let _ = self.foca.change_identity(renamed, &mut self.runtime);
-        // It watches nobody until something is applied.
+        self.watch_on();
+        self.drain(now)
+    }
+
+    /// Under a new name it watches nobody until something is applied.
+    fn watch_on(&mut self) {
         let nothing = std::iter::empty();
         let _ = self.foca.apply_many(nothing, false, &mut self.runtime);
-        self.drain(now)
     }
 
     /// What the others have to know this node by: later than it was told where they
@@ -149,6 +153,7 @@ impl Swim {
     /// Takes a packet of another super-node. Malformed ones change nothing.
     pub fn packet(&mut self, now: Time, packet: &[u8]) -> Effects {
         let _ = self.foca.handle_data(packet, &mut self.runtime);
+        self.watch_on();
         self.drain(now)
     }
 

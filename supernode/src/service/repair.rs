@@ -101,8 +101,10 @@ struct Pass {
     drops: bool,
     /// Whether targets store directly, because this node is a super-node.
     member: bool,
-    /// This node has just started, and its offers are to say so.
+    /// This node has just started, and its first offer to each is to say so...
     fresh: bool,
+    /// ...of which these had one.
+    told: Mutex<BTreeSet<NodeId>>,
     /// By shard, records that not all owners have confirmed.
     left: Mutex<[u32; SHARDS]>,
 }
@@ -127,6 +129,8 @@ pub(super) async fn run<C: Calls>(service: Weak<Inner<C>>) {
     let mut known: Option<Placement> = None;
     let mut wait = after;
     let mut failures = 0u32;
+    // However often the placement changes, all is compared now and then.
+    let mut compared = Instant::now();
     loop {
         let woken = tokio::time::timeout(wait, wake.notified()).await.is_ok();
         if woken {
@@ -138,11 +142,17 @@ pub(super) async fn run<C: Calls>(service: Weak<Inner<C>>) {
         };
         let placement = inner.places.current();
         let member = placement.get(&inner.me()).is_some();
+        let overdue = compared.elapsed() >= every;
+        let known_before = known.take().filter(|_| woken && !overdue);
+        if known_before.is_none() {
+            compared = Instant::now();
+        }
         let pass = Pass {
-            known: known.take().filter(|_| woken),
+            known: known_before,
             drops: member,
             member,
             fresh: std::mem::take(&mut fresh),
+            told: Mutex::default(),
             returned: std::mem::take(&mut *inner.returned.lock()),
             placement: placement.clone(),
             left: Mutex::new([0; SHARDS]),
@@ -185,6 +195,7 @@ pub(super) async fn hand_over<C: Calls>(
         drops: !member,
         member,
         fresh: false,
+        told: Mutex::default(),
         left: Mutex::new([0; SHARDS]),
     };
     pass.run(inner, progress).await
@@ -338,7 +349,7 @@ impl Pass {
         });
         let request = request::Kind::Offer(wire::Offer {
             entries: entries.collect(),
-            returned: self.fresh,
+            returned: self.fresh && self.told.lock().insert(node),
         });
         let answer = inner
             .calls

@@ -89,18 +89,42 @@ impl Core {
         // Later than the last one, or nobody takes it for news.
         let issued_ms = now.unix_ms.max(self.contact.issued_ms + 1);
         self.sign_contact(now, addrs, issued_ms);
-        let active = !self.follows();
-        if let Some(host) = self.host.as_mut().filter(|_| active) {
-            let effects = host.swim.rename(now.at, issued_ms);
-            self.swim_effects(now, effects);
-        }
+        self.rename(now);
     }
 
     /// The others had declared this super-node dead, and the failure detector has
     /// taken another name because of that: the contact tells it to those who learn
-    /// of this peer from now on.
-    pub(super) fn back_from_the_dead(&mut self, now: Now, epoch: u64) {
-        self.sign_contact(now, self.contact.addrs.clone(), epoch);
+    /// of this peer from now on. Now and then only: who hears of an epoch yet to come
+    /// contradicts at once whatever is said.
+    pub(super) fn back_from_the_dead(&mut self, now: Now) {
+        let rest = self.config.timing.gossip.probe_period;
+        let (issued_ms, follows) = (self.contact.issued_ms, self.follows());
+        let Some(host) = self.host.as_mut().filter(|_| !follows) else {
+            return;
+        };
+        let epoch = host.swim.epoch();
+        let rested = host.came_back.is_none_or(|at| now.at.since(at) >= rest);
+        if epoch > issued_ms && rested {
+            host.came_back = Some(now.at);
+            self.sign_contact(now, self.contact.addrs.clone(), epoch);
+        }
+    }
+
+    /// Others have a later contact of this peer than it has itself: its clock was
+    /// set back, or its disk is gone. Nobody would believe an earlier one.
+    pub(super) fn outdated(&mut self, now: Now, issued_ms: u64) {
+        let later = issued_ms.saturating_add(1);
+        self.sign_contact(now, self.contact.addrs.clone(), later);
+        self.rename(now);
+    }
+
+    /// The failure detector knows this peer by its contact.
+    fn rename(&mut self, now: Now) {
+        let (issued_ms, follows) = (self.contact.issued_ms, self.follows());
+        if let Some(host) = self.host.as_mut().filter(|_| !follows) {
+            let effects = host.swim.rename(now.at, issued_ms);
+            self.swim_effects(now, effects);
+        }
     }
 
     fn sign_contact(&mut self, now: Now, addrs: Vec<SocketAddr>, issued_ms: u64) {
@@ -275,5 +299,19 @@ mod tests {
         }
         assert!(!told.is_empty());
         assert!(told.iter().all(|ask| ask.contact.is_none()));
+    }
+
+    #[test]
+    fn one_whose_clock_was_set_back_signs_a_later_contact_than_others_have() {
+        let mut core = core(1, true, None);
+        let addrs = core.contact().addrs.clone();
+        let later = core.contact().issued_ms + 10_000;
+        let others = Contact::sign(&identity(1), &addrs, "", later);
+        core.roster_contact(now_at(1), others);
+        assert_eq!(core.contact().issued_ms, later + 1);
+        let own = core.roster().get(&core.node_id());
+        assert_eq!(own.map(|entry| entry.contact_ms()), Some(later + 1));
+        let epoch = core.host.as_ref().map(|host| host.swim.epoch());
+        assert_eq!(epoch, Some(later + 1));
     }
 }

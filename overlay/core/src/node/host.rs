@@ -1,7 +1,7 @@
 //! A super-node's side of the bargain: leaves attached to it, what it knows of
 //! the others' load, and taking up and laying down the role.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use canopy_proto::wire::{self, core_message::Kind};
@@ -80,6 +80,10 @@ pub(super) struct State {
     pub(super) sponsors: Sponsors,
     /// Whom it asked who is dead, and who has not answered; `None`: nobody yet.
     pub(super) asked: Option<Vec<NodeId>>,
+    /// Whom one of those who answered takes for dead.
+    pub(super) named_dead: BTreeSet<NodeId>,
+    /// When the others last heard that it is not dead.
+    pub(super) came_back: Option<Time>,
     /// When one believed dead was last asked whether it is.
     pub(super) called: Time,
     /// Since when no other super-node has answered, if none does.
@@ -124,6 +128,8 @@ impl Core {
                 standings: Standings::new(MAX_STANDINGS),
                 sponsors,
                 asked: None,
+                named_dead: BTreeSet::new(),
+                came_back: None,
                 called: now.at,
                 alone_since: None,
             }));
@@ -220,7 +226,8 @@ impl Core {
             .roster
             .get(&from)
             .is_some_and(|entry| entry.in_office());
-        if let (true, Some(host)) = (may, &mut self.host) {
+        let heard = may && !self.follows();
+        if let (true, Some(host)) = (heard, &mut self.host) {
             let effects = host.swim.packet(now.at, packet);
             self.swim_effects(now, effects);
         }
@@ -327,15 +334,17 @@ impl Core {
     }
 
     pub(super) fn session_up(&mut self, now: Now, node: NodeId) {
-        let inbound = self.links.get(&node).is_some_and(|link| link.inbound);
+        let link = self.links.get(&node);
+        let (inbound, named) = link.map_or((false, false), |link| (link.inbound, link.named));
         let serving = self.roster.serving_count();
         let compares = match self.host.is_some() {
             // Among many, those who serve compare in turn: each would send a newcomer
             // all that it lacks. And a list of them all is too long for others.
             true if serving > MANY && self.roster.serves(&node) => None,
             true if serving > MANY => Some(Kind::RosterDigest(self.summary())),
-            // A leaf in a large overlay compares with its homes.
-            false if serving >= LARGE => None,
+            // A leaf in a large overlay compares with its homes, unless those that it
+            // knows are all gone.
+            false if serving >= LARGE && !named => None,
             _ => Some(self.digest(true)),
         };
         if let Some(digest) = compares.filter(|_| !inbound) {

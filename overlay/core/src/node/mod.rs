@@ -155,9 +155,18 @@ impl Core {
         now: Now,
         saved: Option<&Saved>,
     ) -> Self {
-        let contact = saved.and_then(|saved| saved.contact(&identity.node_id(), &config));
-        let contact = contact
-            .unwrap_or_else(|| Contact::sign(&identity, &config.addrs, &config.zone, now.unix_ms));
+        let before = saved.and_then(|saved| saved.contact(&identity.node_id()));
+        let holds =
+            |contact: &Contact| contact.addrs == config.addrs && contact.zone == config.zone;
+        // A new contact is news to everybody, and nobody believes an older one.
+        let contact = match before {
+            Some(contact) if holds(&contact) => contact,
+            before => {
+                let later = before.map_or(0, |contact| contact.issued_ms.saturating_add(1));
+                let issued_ms = now.unix_ms.max(later);
+                Contact::sign(&identity, &config.addrs, &config.zone, issued_ms)
+            }
+        };
         let mut core = Self {
             candidacy: candidacy::State::new(&config),
             addresses: addresses::State::default(),
@@ -486,10 +495,7 @@ impl Core {
                 swim::Change::Down(node) => self.member_down(now, node),
             }
         }
-        let epoch = self.host.as_ref().map(|host| host.swim.epoch());
-        if let Some(epoch) = epoch.filter(|epoch| *epoch > self.contact.issued_ms) {
-            self.back_from_the_dead(now, epoch);
-        }
+        self.back_from_the_dead(now);
     }
 
     fn set_role(&mut self, role: Role) {

@@ -380,7 +380,11 @@ impl Core {
     /// Notes a contact, by which the failure detector knows its holder, too. True if
     /// it is newer than the one known.
     fn contact_taken(&mut self, now: Now, contact: Contact) -> bool {
-        let node = contact.node_id;
+        let (node, issued_ms) = (contact.node_id, contact.issued_ms);
+        if node == self.node_id() && issued_ms > self.contact.issued_ms {
+            self.outdated(now, issued_ms);
+            return false;
+        }
         let newer = self.roster.contact(contact);
         let in_office = self.roster.get(&node).is_some_and(|e| e.in_office());
         if newer && in_office && !self.follows() && node != self.node_id() {
@@ -394,6 +398,7 @@ impl Core {
         // Of a crowd that waits for the first who serve, each asks one of them.
         let crowd = self.muster.as_ref().is_some_and(|muster| muster.outside());
         let mut dials = if crowd { 1 } else { BATCH };
+        let alone = entries.entries.is_empty();
         let mut news = Vec::new();
         let mut foreign = Vec::new();
         self.within = Some(false);
@@ -457,7 +462,9 @@ impl Core {
         if self.homes.nodes().contains(&from) {
             self.advice(now, &entries.dead);
         }
-        self.told_of_the_dead(now, &from, &entries.dead);
+        if alone {
+            self.told_of_the_dead(now, &from, &entries.dead);
+        }
     }
 
     /// A leaf that is elected knows who serves and has nobody's papers. Those of
@@ -532,6 +539,13 @@ impl Core {
             }
         }
         for node in silent {
+            // The failure detector may hear of it by its contact later.
+            let contact = self.roster.get(&node).and_then(|entry| entry.contact());
+            let epoch = contact.map(|contact| contact.issued_ms);
+            if let (Some(host), Some(epoch)) = (&mut self.host, epoch) {
+                let effects = host.swim.bury(now.at, node, epoch);
+                self.swim_effects(now, effects);
+            }
             self.member_down(now, node);
         }
     }

@@ -10,7 +10,7 @@ use rand::RngExt;
 
 use super::host::ASKED;
 use super::timers::Timer;
-use super::{Config, Core, Role};
+use super::{Core, Role};
 use crate::contact::Contact;
 use crate::keyspace::{Key, NodeId};
 use crate::roster::{self, Entry};
@@ -56,15 +56,12 @@ impl Saved {
         wire::Saved::decode(Bytes::copy_from_slice(bytes)).map(Self)
     }
 
-    /// The own contact, where it still tells the truth: a new one would be news to
-    /// everybody.
-    pub(super) fn contact(&self, own: &NodeId, config: &Config) -> Option<Contact> {
+    /// The own contact.
+    pub(super) fn contact(&self, own: &NodeId) -> Option<Contact> {
         let entries = self.0.entries.iter();
         let signed = entries.filter_map(|entry| entry.contact.as_ref());
         let mut own = signed.filter(|signed| signed.signer == own.0.as_slice());
-        let contact = Contact::open(own.next()?).ok()?;
-        let holds = contact.addrs == config.addrs && contact.zone == config.zone;
-        holds.then_some(contact)
+        Contact::open(own.next()?).ok()
     }
 }
 
@@ -233,6 +230,7 @@ impl Core {
                 term: entry.term,
                 released: entry.release.is_some(),
                 deputy: entry.deputy,
+                contact_ms: entry.contact_ms(),
             });
         Kind::RosterDigest(wire::RosterDigest {
             digest: self.roster.digest(!follows).to_bytes(),
@@ -288,14 +286,18 @@ impl Core {
             return self.send(from, digest);
         }
         let ready = self.sponsor_lists(&from, &theirs.keys);
-        let held: BTreeMap<&[u8], (u64, bool, bool)> = theirs
+        let held: BTreeMap<&[u8], &wire::RosterKey> = theirs
             .keys
             .iter()
-            .map(|key| (key.node_id.as_ref(), (key.term, !key.deputy, key.released)))
+            .map(|key| (key.node_id.as_ref(), key))
             .collect();
         let has = |entry: &Entry| {
-            held.get(entry.node().0.as_slice())
-                .is_some_and(|known| *known >= (entry.term, !entry.deputy, entry.release.is_some()))
+            let known = held.get(entry.node().0.as_slice());
+            known.is_some_and(|key| {
+                let paper = (entry.term, !entry.deputy, entry.release.is_some());
+                (key.term, !key.deputy, key.released) >= paper
+                    && key.contact_ms >= entry.contact_ms()
+            })
         };
         // A leaf has no use for the dead (but for who must not come back), nor for more than it may keep.
         let peer = self.roster.get(&from).is_some_and(Entry::in_office);
@@ -496,6 +498,7 @@ impl Core {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Config;
     use super::super::tests::{core, identity, now_at};
     use super::*;
 
@@ -503,18 +506,26 @@ mod tests {
     fn who_restarts_where_it_was_is_no_news() {
         let before = core(1, true, None);
         let saved = before.save();
-        let again = |config| Core::new(config, identity(1), 2, now_at(60_000), Some(&saved));
-        let same = again(before.config.clone());
+        let again = |config, now| Core::new(config, identity(1), 2, now, Some(&saved));
+        let same = again(before.config.clone(), now_at(60_000));
         assert_eq!(same.contact(), before.contact());
         assert_eq!(same.role(), Role::SuperNode);
-        let moved = again(Config {
-            addrs: vec![([127, 0, 0, 1], 7).into()],
-            ..before.config.clone()
-        });
-        assert!(moved.contact().issued_ms > before.contact().issued_ms);
-        assert_eq!(
-            moved.roster().get(&moved.node_id()).map(Entry::addrs),
-            Some(moved.contact().addrs.as_slice())
-        );
+        // Its clock may have been set back since.
+        let early = Now {
+            unix_ms: before.contact().issued_ms - 5_000,
+            ..now_at(0)
+        };
+        for now in [now_at(60_000), early] {
+            let elsewhere = Config {
+                addrs: vec![([127, 0, 0, 1], 7).into()],
+                ..before.config.clone()
+            };
+            let moved = again(elsewhere, now);
+            assert!(moved.contact().issued_ms > before.contact().issued_ms);
+            assert_eq!(
+                moved.roster().get(&moved.node_id()).map(Entry::addrs),
+                Some(moved.contact().addrs.as_slice())
+            );
+        }
     }
 }

@@ -232,6 +232,7 @@ impl Maker {
                     term: m.number(),
                     released: m.0.random(),
                     deputy: m.0.random(),
+                    contact_ms: m.number(),
                 }),
                 want: self.0.random(),
                 leaf: self.0.random(),
