@@ -284,7 +284,7 @@ fn hello() -> Vec<u8> {
         version_max: 1,
         network: "test".into(),
         topology: wire::Topology::Elected.into(),
-        contact: Some(contact.signed),
+        contact: Some(contact.signed.clone()),
         ..Default::default()
     };
     frame(0, 0, &hello.encode_to_vec())
