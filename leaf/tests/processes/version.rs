@@ -39,7 +39,7 @@ impl Newer {
             version_max: 1001,
             network: "canopy".into(),
             topology: wire::Topology::Elected.into(),
-            contact: Some(Contact::sign(&self.identity, &[], "", 1).signed),
+            contact: Some(Contact::sign(&self.identity, &[], "", 1).signed.clone()),
             ..Default::default()
         };
         let body = hello.encode_to_vec();
