@@ -86,10 +86,7 @@ impl Core {
             return;
         }
         self.candidacy.moved();
-        // Later than the last one, or nobody takes it for news.
-        let issued_ms = now.unix_ms.max(self.contact.issued_ms + 1);
-        self.sign_contact(now, addrs, issued_ms);
-        self.rename(now);
+        self.sign_contact(now, addrs, now.unix_ms);
     }
 
     /// The others had declared this super-node dead, and the failure detector has
@@ -115,19 +112,15 @@ impl Core {
     pub(super) fn outdated(&mut self, now: Now, issued_ms: u64) {
         let later = issued_ms.saturating_add(1);
         self.sign_contact(now, self.contact.addrs.clone(), later);
-        self.rename(now);
     }
 
-    /// The failure detector knows this peer by its contact.
-    fn rename(&mut self, now: Now) {
-        let (issued_ms, follows) = (self.contact.issued_ms, self.follows());
-        if let Some(host) = self.host.as_mut().filter(|_| !follows) {
-            let effects = host.swim.rename(now.at, issued_ms);
-            self.swim_effects(now, effects);
-        }
-    }
-
-    fn sign_contact(&mut self, now: Now, addrs: Vec<SocketAddr>, issued_ms: u64) {
+    /// Signs a contact of `least_ms`, or of later: later than the last one, or nobody
+    /// takes it for news, and no earlier than what the failure detector is known by,
+    /// which goes by it from now on.
+    fn sign_contact(&mut self, now: Now, addrs: Vec<SocketAddr>, least_ms: u64) {
+        let last = self.contact.issued_ms.saturating_add(1);
+        let epoch = self.host.as_ref().map_or(0, |host| host.swim.epoch());
+        let issued_ms = least_ms.max(last).max(epoch);
         self.contact = Contact::sign(&self.identity, &addrs, &self.config.zone, issued_ms);
         self.outputs
             .push_back(Output::Contact(self.contact.clone()));
@@ -135,6 +128,11 @@ impl Core {
         if self.host.is_some() {
             let own = self.node_id();
             self.spread_node(&own);
+        }
+        let active = !self.follows();
+        if let Some(host) = self.host.as_mut().filter(|_| active) {
+            let effects = host.swim.rename(now.at, issued_ms);
+            self.swim_effects(now, effects);
         }
     }
 
@@ -313,5 +311,16 @@ mod tests {
         assert_eq!(own.map(|entry| entry.contact_ms()), Some(later + 1));
         let epoch = core.host.as_ref().map(|host| host.swim.epoch());
         assert_eq!(epoch, Some(later + 1));
+    }
+
+    #[test]
+    fn a_new_contact_is_no_earlier_than_what_the_failure_detector_is_known_by() {
+        let mut core = core(1, true, None);
+        let later = core.contact().issued_ms + 10_000;
+        let host = core.host.as_mut().expect("it serves");
+        host.swim.rename(now_at(0).at, later);
+        core.mapped(now_at(1), Some(at(OUTSIDE)));
+        let epoch = core.host.as_ref().map(|host| host.swim.epoch());
+        assert_eq!((core.contact().issued_ms, epoch), (later, Some(later)));
     }
 }

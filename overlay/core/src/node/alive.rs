@@ -49,14 +49,14 @@ impl Core {
 
     /// Tells one who has just begun to serve who does not answer.
     pub(super) fn tell_of_the_dead(&mut self, to: NodeId) {
+        let asker = self.roster.get(&to);
+        if self.role != Role::SuperNode || !asker.is_some_and(|entry| entry.in_office()) {
+            return;
+        }
         let dead = self.roster.entries().filter(|e| e.in_office() && e.down);
         let dead = dead.map(|entry| entry.node().to_bytes()).take(MAX_KEYS);
-        let dead: Vec<Bytes> = dead.collect();
-        let asker = self.roster.get(&to);
-        if self.role == Role::SuperNode && asker.is_some_and(|entry| entry.in_office()) {
-            let entries = Vec::new();
-            self.send(to, Kind::Roster(wire::RosterEntries { entries, dead }));
-        }
+        let (entries, dead) = (Vec::new(), dead.collect());
+        self.send(to, Kind::Roster(wire::RosterEntries { entries, dead }));
     }
 
     /// One whom this super-node has asked says who is dead; whom two name is.
@@ -75,14 +75,10 @@ impl Core {
         let dead = dead.iter().take(MAX_KEYS);
         self.within = Some(false);
         for node in dead.filter_map(|bytes| NodeId::from_slice(bytes)) {
-            let entry = self.roster.get(&node);
-            let epoch = entry.map(|entry| entry.contact_ms());
-            if let (Some(host), Some(epoch)) = (&mut self.host, epoch)
-                && node != self.contact.node_id
-                && !host.named_dead.insert(node)
-            {
-                let effects = host.swim.bury(now.at, node, epoch);
-                self.swim_effects(now, effects);
+            let known = node != self.node_id() && self.roster.get(&node).is_some();
+            let host = self.host.as_mut().filter(|_| known);
+            if host.is_some_and(|host| !host.named_dead.insert(node)) {
+                self.swim_bury(now, &node);
             }
         }
         if self.within.take() == Some(true) {

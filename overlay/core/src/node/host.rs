@@ -178,22 +178,24 @@ impl Core {
             .map(|entry| entry.node())
             .collect();
         let many = others.len() > GREETED;
-        let greeted = match many {
-            true => self.pick(others.clone(), GREETED_AMONG_MANY),
-            false => others.clone(),
-        };
-        for node in others {
-            self.watch(now, &node, many);
+        for node in &others {
+            self.watch(now, node, many);
         }
-        for node in greeted {
-            let Some(host) = &mut self.host else { return };
+        let greeted = if many { GREETED_AMONG_MANY } else { 0 };
+        for node in self.pick(others, greeted) {
+            self.greet(now, node);
+        }
+    }
+
+    fn greet(&mut self, now: Now, node: NodeId) {
+        if let Some(host) = &mut self.host {
             let effects = host.swim.announce(now.at, node);
             self.swim_effects(now, effects);
         }
     }
 
     /// The failure detector has an eye on `node` from now on: among `many` it takes
-    /// it as alive, where it knows how to reach it.
+    /// it as alive, where it knows how to reach it; among few it says hello.
     pub(super) fn watch(&mut self, now: Now, node: &NodeId, many: bool) {
         if many && self.swim_learn(now, node) {
             return;
@@ -205,13 +207,15 @@ impl Core {
             host.joining.insert(*node, grace);
             self.timers.at_latest(Timer::Expiry, grace);
         }
+        if !many {
+            self.greet(now, *node);
+        }
     }
 
     /// Tells the failure detector which contact `node` has; whether it took it as
     /// alive because of that.
     pub(super) fn swim_learn(&mut self, now: Now, node: &NodeId) -> bool {
-        let contact = self.roster.get(node).and_then(|entry| entry.contact());
-        let epoch = contact.map(|contact| contact.issued_ms);
+        let epoch = self.epoch_of(node);
         let (Some(host), Some(epoch)) = (&mut self.host, epoch) else {
             return false;
         };
@@ -219,6 +223,21 @@ impl Core {
         let up = effects.changes.contains(&Change::Up(*node));
         self.swim_effects(now, effects);
         up
+    }
+
+    /// Tells the failure detector that `node`, with the contact that is known, is dead.
+    pub(super) fn swim_bury(&mut self, now: Now, node: &NodeId) {
+        let epoch = self.epoch_of(node);
+        if let (Some(host), Some(epoch)) = (&mut self.host, epoch) {
+            let effects = host.swim.bury(now.at, *node, epoch);
+            self.swim_effects(now, effects);
+        }
+    }
+
+    /// What the failure detector knows `node` by.
+    fn epoch_of(&self, node: &NodeId) -> Option<u64> {
+        let contact = self.roster.get(node)?.contact()?;
+        Some(contact.issued_ms)
     }
 
     pub(super) fn on_gossip(&mut self, now: Now, from: NodeId, packet: &Bytes) {

@@ -305,10 +305,6 @@ impl Core {
         if !own && !mandate.deputy && self.role == Role::SuperNode {
             let many = self.roster.serving_count() > GREETED;
             self.watch(now, &mandate.candidate, many);
-            if let (false, Some(host)) = (many, &mut self.host) {
-                let effects = host.swim.announce(now.at, mandate.candidate);
-                self.swim_effects(now, effects);
-            }
             if !served {
                 self.share_leaves_with(mandate.candidate);
             }
@@ -540,12 +536,7 @@ impl Core {
         }
         for node in silent {
             // The failure detector may hear of it by its contact later.
-            let contact = self.roster.get(&node).and_then(|entry| entry.contact());
-            let epoch = contact.map(|contact| contact.issued_ms);
-            if let (Some(host), Some(epoch)) = (&mut self.host, epoch) {
-                let effects = host.swim.bury(now.at, node, epoch);
-                self.swim_effects(now, effects);
-            }
+            self.swim_bury(now, &node);
             self.member_down(now, node);
         }
     }
