@@ -427,6 +427,18 @@ impl Inner {
         found.map(|s| s.addrs.clone()).unwrap_or_default()
     }
 
+    /// Why a call has no session. Of one who is not known to serve there is no
+    /// address: the last dial that failed may be what made it count as gone.
+    fn reason(&self, error: &DialError) -> String {
+        if *error != DialError::NoAddress {
+            return error.to_string();
+        }
+        match &*self.join_error.lock() {
+            Some((addr, last)) => format!("it is not known to serve; {addr}: {last}"),
+            None => "it is not known to serve".into(),
+        }
+    }
+
     fn now(&self) -> Now {
         now(self.epoch)
     }
@@ -486,7 +498,7 @@ impl Calls for Peer {
                 let dial = self.inner.fabric.connect(&target, deadline.min(DIAL)).await;
                 dial.map_err(|error| CallError::Unreachable {
                     peer: node,
-                    reason: error.to_string(),
+                    reason: self.inner.reason(&error),
                 })?
             }
         };
