@@ -3,13 +3,14 @@
 //! A key is a BLAKE3 hash with a domain label per kind, so that the same bytes
 //! under two kinds never meet.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
 
 /// A position in the keyspace: 32 bytes, most significant first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Key(pub [u8; 32]);
 
 impl Key {
@@ -64,7 +65,7 @@ impl fmt::Display for Key {
 }
 
 /// A peer's name: its Ed25519 public key. Printed as 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NodeId(pub [u8; 32]);
 
 impl NodeId {
@@ -94,6 +95,39 @@ impl fmt::Debug for NodeId {
 impl fmt::Display for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&to_hex(&self.0))
+    }
+}
+
+/// The order of 32 bytes, which the first eight decide nearly always.
+fn order(one: &[u8; 32], other: &[u8; 32]) -> Ordering {
+    let first = |bytes: &[u8; 32]| {
+        let [a, b, c, d, e, f, g, h, ..] = *bytes;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    };
+    first(one).cmp(&first(other)).then_with(|| one.cmp(other))
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        order(&self.0, &other.0)
+    }
+}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for NodeId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        order(&self.0, &other.0)
+    }
+}
+
+impl PartialOrd for NodeId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -217,6 +251,22 @@ mod tests {
         assert!("abc".parse::<NodeId>().is_err());
         assert!("zz".repeat(32).parse::<NodeId>().is_err());
         assert!("é".repeat(32).parse::<NodeId>().is_err());
+    }
+
+    #[test]
+    fn order_is_that_of_the_bytes() {
+        let ids = [[0; 32], [7; 32], [0xff; 32]].into_iter().flat_map(|id| {
+            [0, 7, 8, 31].map(|at| {
+                let mut id = id;
+                id[at] = 9;
+                NodeId(id)
+            })
+        });
+        let ids: Vec<NodeId> = ids.collect();
+        for (one, other) in ids.iter().flat_map(|one| ids.iter().map(move |o| (one, o))) {
+            assert_eq!(one.cmp(other), one.0.cmp(&other.0));
+            assert_eq!(Key(one.0).cmp(&Key(other.0)), one.0.cmp(&other.0));
+        }
     }
 
     #[test]
