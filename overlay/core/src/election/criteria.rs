@@ -2,6 +2,7 @@
 //! with value, threshold and result: nothing is enforced that is not shown,
 //! and nothing shown that is not enforced.
 
+use std::fmt::Arguments;
 use std::time::Duration;
 
 use canopy_proto::{limits, wire};
@@ -126,16 +127,39 @@ impl Verdict {
 
 /// Judges `facts`.
 pub fn evaluate(facts: &Facts, config: &CriteriaConfig) -> Verdict {
-    let mut items = Vec::from(own_will(facts, config));
-    items.extend(ability(facts, config));
-    items.extend(caps(facts, config));
+    let mut items = Vec::new();
+    judge(facts, config, &mut |name, value, threshold, pass| {
+        items.push(Criterion {
+            name,
+            value: value.to_string(),
+            threshold: threshold.to_string(),
+            pass,
+        });
+    });
     Verdict {
         eligible: items.iter().all(|item| item.pass),
         items,
     }
 }
 
-fn own_will(facts: &Facts, config: &CriteriaConfig) -> [Criterion; 6] {
+/// What [`evaluate`] comes to, without writing it down.
+pub fn is_eligible(facts: &Facts, config: &CriteriaConfig) -> bool {
+    let mut eligible = true;
+    judge(facts, config, &mut |_, _, _, pass| eligible &= pass);
+    eligible
+}
+
+/// Is told each criterion: its name, what was found, what it takes, and whether it
+/// is met.
+type Tell<'a> = dyn FnMut(&'static str, Arguments<'_>, Arguments<'_>, bool) + 'a;
+
+fn judge(facts: &Facts, config: &CriteriaConfig, tell: &mut Tell<'_>) {
+    own_will(facts, config, tell);
+    ability(facts, config, tell);
+    caps(facts, config, tell);
+}
+
+fn own_will(facts: &Facts, config: &CriteriaConfig, tell: &mut Tell<'_>) {
     let willing = match facts.stand {
         Stand::Always => true,
         Stand::Auto => !facts.frugal,
@@ -143,115 +167,98 @@ fn own_will(facts: &Facts, config: &CriteriaConfig) -> [Criterion; 6] {
     };
     let elects =
         facts.topology != wire::Topology::Hybrid && facts.topology != wire::Topology::Unspecified;
-    let always = facts.stand == Stand::Always;
-    let uptime = if always {
-        Duration::ZERO
-    } else {
-        config.uptime
+    tell(
+        "willing",
+        format_args!("{:?}, frugal: {}", facts.stand, facts.frugal),
+        format_args!("Always, or Auto and not frugal"),
+        willing,
+    );
+    tell(
+        "topology",
+        format_args!("{:?}", facts.topology),
+        format_args!("Elected or Pure"),
+        elects,
+    );
+    let hindrances = [
+        ("not_serving", facts.super_node),
+        ("not_cordoned", facts.cordoned),
+        ("not_banned", facts.banned),
+    ];
+    for (name, hindered) in hindrances {
+        let not = !hindered;
+        tell(name, format_args!("{not}"), format_args!("true"), not);
+    }
+    let least = match facts.stand {
+        Stand::Always => Duration::ZERO,
+        _ => config.uptime,
     };
-    [
-        item(
-            "willing",
-            format!("{:?}, frugal: {}", facts.stand, facts.frugal),
-            "Always, or Auto and not frugal".into(),
-            willing,
-        ),
-        item(
-            "topology",
-            format!("{:?}", facts.topology),
-            "Elected or Pure".into(),
-            elects,
-        ),
-        yes_no("not_serving", facts.super_node),
-        yes_no("not_cordoned", facts.cordoned),
-        yes_no("not_banned", facts.banned),
-        at_least_time("uptime", facts.uptime, uptime),
-    ]
+    tell(
+        "uptime",
+        format_args!("{} s", facts.uptime.as_secs_f64()),
+        format_args!(">= {} s", least.as_secs_f64()),
+        facts.uptime >= least,
+    );
 }
 
-fn ability(facts: &Facts, config: &CriteriaConfig) -> [Criterion; 5] {
+fn ability(facts: &Facts, config: &CriteriaConfig, tell: &mut Tell<'_>) {
+    reachable(facts, config, tell);
+    tell(
+        "uplink",
+        format_args!("{} bit/s", facts.uplink_bps),
+        format_args!(">= {} bit/s", config.uplink_bps),
+        facts.uplink_bps >= config.uplink_bps,
+    );
     let offset_ms = u64::try_from(config.clock_offset.as_millis()).unwrap_or(u64::MAX);
-    [
-        reachable(facts, config),
-        item(
-            "uplink",
-            format!("{} bit/s", facts.uplink_bps),
-            format!(">= {} bit/s", config.uplink_bps),
-            facts.uplink_bps >= config.uplink_bps,
-        ),
-        item(
-            "clock",
-            format!("{} ms off", facts.clock_offset_ms),
-            format!("<= {offset_ms} ms"),
-            facts.clock_offset_ms <= offset_ms,
-        ),
-        item(
-            "version",
-            facts.version.to_string(),
-            format!(">= {}", config.version),
-            facts.version >= config.version,
-        ),
-        item(
-            "backoff",
-            format!("{} s to wait", facts.backoff.as_secs_f64()),
-            "0 s".into(),
-            facts.backoff.is_zero(),
-        ),
-    ]
+    tell(
+        "clock",
+        format_args!("{} ms off", facts.clock_offset_ms),
+        format_args!("<= {offset_ms} ms"),
+        facts.clock_offset_ms <= offset_ms,
+    );
+    tell(
+        "version",
+        format_args!("{}", facts.version),
+        format_args!(">= {}", config.version),
+        facts.version >= config.version,
+    );
+    tell(
+        "backoff",
+        format_args!("{} s to wait", facts.backoff.as_secs_f64()),
+        format_args!("0 s"),
+        facts.backoff.is_zero(),
+    );
 }
 
 /// Dialled back from that many other networks; where there are fewer, networks
 /// say nothing and peers are counted. Nobody's own word is enough: it takes at
 /// least one.
-fn reachable(facts: &Facts, config: &CriteriaConfig) -> Criterion {
+fn reachable(facts: &Facts, config: &CriteriaConfig, tell: &mut Tell<'_>) {
     let by_network = facts.known_networks >= config.dial_backs;
     let (count, what) = match by_network {
         true => (facts.reached_from_networks, "networks"),
         false => (facts.reached_from_peers, "peers"),
     };
-    item(
+    tell(
         "reachable",
-        format!("dialled back by {count} {what}"),
-        format!(">= {}", config.dial_backs),
+        format_args!("dialled back by {count} {what}"),
+        format_args!(">= {}", config.dial_backs),
         count >= config.dial_backs,
-    )
+    );
 }
 
-fn caps(facts: &Facts, config: &CriteriaConfig) -> [Criterion; 2] {
-    let room = |name, taken: usize, cap: usize| {
-        item(
+fn caps(facts: &Facts, config: &CriteriaConfig, tell: &mut Tell<'_>) {
+    let caps = [
+        ("address_cap", facts.same_address, config.per_address),
+        ("prefix_cap", facts.same_prefix, config.per_prefix),
+    ];
+    for (name, taken, cap) in caps {
+        tell(
             name,
-            format!("{taken} super-nodes there"),
-            format!("< {cap}"),
+            format_args!("{taken} super-nodes there"),
+            format_args!("< {cap}"),
             taken < cap,
-        )
-    };
-    [
-        room("address_cap", facts.same_address, config.per_address),
-        room("prefix_cap", facts.same_prefix, config.per_prefix),
-    ]
-}
-
-fn item(name: &'static str, value: String, threshold: String, pass: bool) -> Criterion {
-    Criterion {
-        name,
-        value,
-        threshold,
-        pass,
+        );
     }
-}
-
-fn yes_no(name: &'static str, hindered: bool) -> Criterion {
-    item(name, (!hindered).to_string(), "true".into(), !hindered)
-}
-
-fn at_least_time(name: &'static str, value: Duration, least: Duration) -> Criterion {
-    item(
-        name,
-        format!("{} s", value.as_secs_f64()),
-        format!(">= {} s", least.as_secs_f64()),
-        value >= least,
-    )
 }
 
 #[cfg(test)]
@@ -350,6 +357,7 @@ mod tests {
             prop_assert_eq!(verdict.eligible, verdict.items.iter().all(|item| item.pass));
             prop_assert_eq!(verdict.items.len(), 13);
             prop_assert_eq!(verdict.eligible, !hindered.contains(&true));
+            prop_assert_eq!(verdict.eligible, is_eligible(&facts, &config()));
         }
     }
 }

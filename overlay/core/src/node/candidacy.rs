@@ -11,7 +11,7 @@ use super::timers::Timer;
 use super::{Config, Core, Output, Role, Stand};
 use crate::contact::{self, Contact, Network};
 use crate::election::backoff::Backoff;
-use crate::election::criteria::{Facts, Verdict, evaluate};
+use crate::election::criteria::{Facts, Verdict, evaluate, is_eligible};
 use crate::keyspace::NodeId;
 use crate::time::{Now, Time};
 
@@ -123,6 +123,10 @@ impl State {
 impl Core {
     /// Judges this peer by every criterion, with value and threshold of each.
     pub(super) fn verdict(&self, now: Now) -> Verdict {
+        evaluate(&self.facts(now), &self.overlay_criteria())
+    }
+
+    fn facts(&self, now: Now) -> Facts {
         let state = &self.candidacy;
         // A peer that everybody was told of has links to thousands of networks.
         let mut networks: Vec<Network> = Vec::with_capacity(KNOWN_NETWORKS);
@@ -151,7 +155,7 @@ impl Core {
                 .serving()
                 .filter(|entry| entry.node() != self.node_id())
         };
-        let facts = Facts {
+        Facts {
             stand: self.config.stand,
             frugal: false,
             topology: self.config.topology,
@@ -168,8 +172,7 @@ impl Core {
             super_node: self.host.is_some(),
             cordoned: self.cordoned,
             banned: self.decrees.bans().peer(&self.node_id()),
-        };
-        evaluate(&facts, &self.overlay_criteria())
+        }
     }
 
     /// What this peer offers: the limit that its user set, else a guess that
@@ -181,7 +184,7 @@ impl Core {
     /// What this peer tells of its candidacy now.
     pub(super) fn own_candidacy(&self, now: Now) -> wire::Candidacy {
         wire::Candidacy {
-            eligible: self.verdict(now).eligible,
+            eligible: is_eligible(&self.facts(now), &self.overlay_criteria()),
             claim_bps: self.claim_bps(),
         }
     }
