@@ -17,13 +17,19 @@ use crate::contact::Contact;
 use crate::election::mandate::Examined;
 use crate::identity::{Domain, SignatureError};
 use crate::keyspace::{Key, NodeId};
-use crate::placement::{Inner, Table};
+use crate::placement::{Change, Inner, Table};
 use crate::roster::Entry;
 
 /// Placements that nobody has any more are forgotten when they are so many.
 const PLACEMENTS: usize = 1024;
 /// The same of entries of rosters.
 const ENTRIES: usize = 4096;
+/// Changes of the placement are remembered where they concern so few...
+const FEW: usize = 64;
+/// ...and are so many at most.
+const CHANGES: usize = 4096;
+/// Positions whose closest super-nodes are remembered; past it they are found anew.
+const POSITIONS: usize = 16_384;
 
 #[derive(PartialEq, Eq, Hash)]
 struct Check {
@@ -50,6 +56,10 @@ struct Memory {
     placements: HashMap<Key, Weak<Inner>>,
     /// How many there may be before those that nobody has are looked for.
     placements_limit: usize,
+    /// By the members before and after.
+    changes: HashMap<(Key, Key), Arc<[Change]>>,
+    /// By the members of a placement and a position in it: so many who are closest.
+    nearest: HashMap<(Key, Key, usize), Arc<[NodeId]>>,
 }
 
 /// See [`Entry::likeness`].
@@ -179,6 +189,53 @@ pub(crate) fn placement(members: &Key, make: impl FnOnce() -> Inner) -> Arc<Inne
     })
 }
 
+/// What came between these members and those, as another peer has found it; else
+/// `find` does.
+pub(crate) fn changes(
+    before: &Key,
+    after: &Key,
+    find: impl FnOnce() -> Vec<Change>,
+) -> Arc<[Change]> {
+    let place = (*before, *after);
+    let known = MEMORY.with_borrow(|memory| memory.changes.get(&place).cloned());
+    known.unwrap_or_else(|| {
+        let found: Arc<[Change]> = find().into();
+        MEMORY.with_borrow_mut(|memory| {
+            if memory.limit > 0 && found.len() <= FEW {
+                if memory.changes.len() >= CHANGES {
+                    memory.changes.clear();
+                }
+                memory.changes.insert(place, found.clone());
+            }
+        });
+        found
+    })
+}
+
+/// The `count` of these members who are closest to `position`, as another peer has
+/// found them; else `find` does.
+pub(crate) fn nearest(
+    members: &Key,
+    position: &Key,
+    count: usize,
+    find: impl FnOnce() -> Vec<NodeId>,
+) -> Arc<[NodeId]> {
+    let place = (*members, *position, count);
+    let known = MEMORY.with_borrow(|memory| memory.nearest.get(&place).cloned());
+    known.unwrap_or_else(|| {
+        let found: Arc<[NodeId]> = find().into();
+        MEMORY.with_borrow_mut(|memory| {
+            if memory.limit > 0 {
+                if memory.nearest.len() >= POSITIONS {
+                    memory.nearest.clear();
+                }
+                memory.nearest.insert(place, found.clone());
+            }
+        });
+        found
+    })
+}
+
 /// A signature that one of the peers has just made needs no check.
 pub(crate) fn made_signature(domain: Domain, signer: &NodeId, body: &Bytes, signature: &[u8]) {
     let made = good_signature(domain, signer, body, signature, || Ok(()));
@@ -282,6 +339,12 @@ mod tests {
         assert!(one.same_snapshot(&other));
         assert!(!one.same_snapshot(&one.without(&NodeId([2; 32]))));
         assert_eq!(one.version(), other.version());
+        let (position, nodes) = (Key([9; 32]), one.nearest(&Key([9; 32]), 3));
+        let closest = one.closest(&position, 3).into_iter();
+        assert!(closest.map(|(_, node)| node).eq(nodes.iter().copied()));
+        assert!(Arc::ptr_eq(&nodes, &other.nearest(&position, 3)));
+        let fewer = other.without(&nodes[0]);
+        assert_eq!(fewer.nearest(&position, 3)[..], nodes[1..]);
         remember_work(0);
         assert!(!one.same_snapshot(&made([1, 2, 3])));
     }

@@ -519,10 +519,11 @@ impl Authorities for Known<'_> {
 
     fn rank(&self, network: &str, term: u64, node: &NodeId) -> Option<usize> {
         let position = keys::election(network, term);
-        let ranked = self.placement.closest(&position, OFFICER_RANKS);
-        if let Some(rank) = ranked.iter().position(|(_, closest)| closest == node) {
+        let nearest = self.placement.nearest(&position, OFFICER_RANKS);
+        if let Some(rank) = nearest.iter().position(|closest| closest == node) {
             return Some(rank);
         }
+        let ranked = self.placement.closest(&position, OFFICER_RANKS);
         // It does not serve any more: its place is where it would be.
         let entry = self.roster.get(node)?;
         let seats = (0..entry.seats).map(|i| keys::seat(&entry.candidate, i));

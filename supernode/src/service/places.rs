@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use canopy_core::keyspace::{Key, NodeId};
-use canopy_core::placement::{Member, Placement, R};
+use canopy_core::placement::{Placement, R};
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
@@ -67,11 +67,9 @@ impl Places {
     /// Takes in a new placement; false if it is the one already known.
     pub(super) fn update(&self, new: Placement) -> bool {
         let mut state = self.state.write();
-        let joined = |from: &Placement, to: &Placement| {
-            let mut all = beside(to, from);
-            all.any(|(member, before)| before != Some(member))
-        };
-        let (came, gone) = (joined(&state.current, &new), joined(&new, &state.current));
+        let changes = new.changes_since(&state.current);
+        let came = changes.iter().any(|change| change.after.is_some());
+        let gone = changes.iter().any(|change| change.before.is_some());
         let mine = state.current.get(&self.me) != new.get(&self.me);
         let old = std::mem::replace(&mut state.current, new);
         if !came && !gone {
@@ -173,20 +171,6 @@ impl Places {
     }
 }
 
-/// Each member of a placement, and what the other one has of it.
-fn beside<'a>(
-    of: &'a Placement,
-    other: &'a Placement,
-) -> impl Iterator<Item = (&'a Member, Option<&'a Member>)> {
-    // Both are in the order of their ids.
-    let mut others = other.members().peekable();
-    of.members().map(move |member| {
-        while others.next_if(|other| other.node < member.node).is_some() {}
-        let same = others.peek().copied();
-        (member, same.filter(|other| other.node == member.node))
-    })
-}
-
 impl State {
     /// Notes who was not there a while ago.
     fn join(&mut self, me: NodeId, settle: Duration) {
@@ -194,9 +178,10 @@ impl State {
         let Some((before, _)) = recent.find(|(_, ended)| ended.elapsed() < settle) else {
             return;
         };
-        let members = beside(&self.current, before);
-        let new = members.filter(|(member, before)| member.node != me && before.is_none());
-        let new = new.map(|(member, _)| member.clone());
+        let changes = self.current.changes_since(before);
+        let new = changes.iter().filter(|change| change.before.is_none());
+        let new = new.filter_map(|change| change.after.clone());
+        let new = new.filter(|member| member.node != me);
         let joined = Placement::empty().updated(Vec::new(), new);
         self.joined = Some((joined, Instant::now()));
     }
@@ -240,6 +225,8 @@ impl Settling {
 
 #[cfg(test)]
 mod tests {
+    use canopy_core::placement::Member;
+
     use super::*;
 
     fn of(nodes: &[u8]) -> Placement {

@@ -46,9 +46,8 @@ impl Authorities for Placement {
     }
 
     fn rank(&self, network: &str, term: u64, node: &NodeId) -> Option<usize> {
-        self.closest(&keys::election(network, term), OFFICER_RANKS)
-            .iter()
-            .position(|(_, closest)| closest == node)
+        let nearest = self.nearest(&keys::election(network, term), OFFICER_RANKS);
+        nearest.iter().position(|closest| closest == node)
     }
 }
 

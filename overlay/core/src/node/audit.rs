@@ -103,8 +103,8 @@ impl Core {
             return Err(format!("term {} is far ahead of {next}", mandate.term));
         }
         let position = keys::election(&self.config.network, mandate.term);
-        let ranks = self.placement.closest(&position, OFFICER_RANKS);
-        if ranks.iter().all(|(_, node)| *node != mandate.officer) {
+        let nearest = self.placement.nearest(&position, OFFICER_RANKS);
+        if !nearest.contains(&mandate.officer) {
             return Err("you are not due to run this term".into());
         }
         let known = self.roster.get(&mandate.candidate);

@@ -9,6 +9,7 @@ use canopy_proto::wire::{self, core_message::Kind};
 use super::handover::{Moved, Shares};
 use super::homes::LARGE;
 use super::news::Waiting;
+use super::returning::Turns;
 use super::sponsors::Sponsors;
 use super::sync::MANY;
 use super::timers::Timer;
@@ -67,9 +68,8 @@ pub(super) struct State {
     pub(super) joining: BTreeMap<NodeId, Time>,
     /// What others reported, while this super-node is or may become officer.
     pub(super) reports: BTreeMap<NodeId, (wire::LoadReport, Time)>,
-    /// The lanes whose next term it may run, with its rank there; and the versions
-    /// of placement and roster that this follows from.
-    pub(super) turns: ((u64, u64), BTreeMap<u64, u32>),
+    /// Which lanes' next terms it may run.
+    pub(super) turns: Turns,
     /// By lane: where elections stand for which it is or may become officer.
     pub(super) lanes: BTreeMap<u64, Lane>,
     /// Incumbents raced anew lately, so that one who fails is not raced at once.
@@ -122,7 +122,7 @@ impl Core {
                 load: Load::default(),
                 joining: BTreeMap::new(),
                 reports: BTreeMap::new(),
-                turns: ((u64::MAX, u64::MAX), BTreeMap::new()),
+                turns: Turns::default(),
                 lanes: BTreeMap::new(),
                 renewed: BTreeMap::new(),
                 standings: Standings::new(MAX_STANDINGS),

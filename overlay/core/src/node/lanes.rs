@@ -8,7 +8,7 @@
 
 use super::Core;
 use crate::keyspace::{NodeId, keys};
-use crate::roster::Entry;
+use crate::roster::{Entry, Roster};
 
 /// Super-nodes of a lane, before it is split in two twice as many. Chosen: an
 /// officer can measure about as many candidates in one election, so that an
@@ -21,6 +21,20 @@ pub const OFFICERS: usize = 3;
 /// of two.
 pub fn lanes(super_nodes: usize) -> u64 {
     1 << (super_nodes / LANE).max(1).ilog2()
+}
+
+/// The entries of one of `lanes`: `members`, where it is known who they are.
+pub(super) fn in_lane<'a>(
+    roster: &'a Roster,
+    members: Option<&'a [NodeId]>,
+    lanes: u64,
+    lane: u64,
+) -> impl Iterator<Item = &'a Entry> {
+    let all = members.is_none().then(|| roster.entries());
+    let all = all.into_iter().flatten();
+    let all = all.filter(move |entry| entry.term % lanes == lane);
+    let members = members.into_iter().flatten();
+    members.filter_map(|node| roster.get(node)).chain(all)
 }
 
 impl Core {
@@ -36,9 +50,10 @@ impl Core {
 
     /// Super-nodes and deputies of a lane, dead ones too.
     pub(super) fn in_lane(&self, lane: u64) -> impl Iterator<Item = &Entry> {
-        let lanes = self.lanes();
-        let entries = self.roster.entries();
-        entries.filter(move |entry| entry.term % lanes == lane)
+        let host = self.host.as_ref();
+        let of = (self.placement.version(), self.roster.version());
+        let members = host.and_then(|host| host.turns.members(of, lane));
+        in_lane(&self.roster, members, self.lanes(), lane)
     }
 
     /// The term that the next election of a lane has.
@@ -54,8 +69,7 @@ impl Core {
     /// The super-nodes that may run `term`, in order.
     pub(super) fn officers(&self, term: u64) -> Vec<NodeId> {
         let position = keys::election(&self.config.network, term);
-        let ranked = self.placement.closest(&position, OFFICERS);
-        ranked.into_iter().map(|(_, node)| node).collect()
+        self.placement.nearest(&position, OFFICERS).to_vec()
     }
 
     /// Those who may run the next election of this peer's own lane.

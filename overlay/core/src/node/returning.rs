@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use canopy_proto::wire::{self, core_message::Kind};
 
 use super::host::Lane;
+use super::lanes::in_lane;
 use super::running::{Entrant, Runner};
 use super::timers::Timer;
 use super::{Core, Role};
@@ -27,6 +28,33 @@ const RENEWED_AT_ONCE: usize = 2;
 const RENEWAL_TRIES: u32 = 8;
 /// Candidates that one report names.
 const CANDIDATES: usize = 8;
+
+/// Which lanes' next terms this peer may run. A change of the roster concerns one
+/// lane most often; the others need not be looked at again.
+#[derive(Default)]
+pub(super) struct Turns {
+    /// The versions of placement and roster that it follows from.
+    of: Option<(u64, u64)>,
+    /// By lane: its next term, and this peer's rank there.
+    lanes: Vec<(u64, Option<u32>)>,
+    /// Who belongs to those lanes where it has one.
+    members: BTreeMap<u64, Vec<NodeId>>,
+}
+
+impl Turns {
+    /// The lanes whose next term it may run, with its rank there.
+    fn ranks(&self) -> impl Iterator<Item = (u64, u32)> {
+        let lanes = (0..).zip(&self.lanes);
+        lanes.filter_map(|(lane, (_, rank))| Some((lane, (*rank)?)))
+    }
+
+    /// Who belongs to `lane`, if that is kept and is of these versions of placement
+    /// and roster.
+    pub(super) fn members(&self, of: (u64, u64), lane: u64) -> Option<&[NodeId]> {
+        self.of.filter(|own| *own == of)?;
+        self.members.get(&lane).map(Vec::as_slice)
+    }
+}
 
 impl Core {
     pub(super) fn report_tick(&mut self, now: Now) {
@@ -83,23 +111,44 @@ impl Core {
 
     /// The lanes whose next term this peer may run, and its rank there.
     fn turns(&mut self) -> BTreeMap<u64, u32> {
-        let own = self.node_id();
-        let state = (self.placement.version(), self.roster.version());
-        let known = self.host.as_ref().map(|host| &host.turns);
-        if let Some((_, turns)) = known.filter(|(of, _)| *of == state) {
-            return turns.clone();
+        let (placement, roster) = (self.placement.version(), self.roster.version());
+        let Some(host) = &mut self.host else {
+            return BTreeMap::new();
+        };
+        let mut turns = std::mem::take(&mut host.turns);
+        if turns.of != Some((placement, roster)) {
+            if turns.of.is_none_or(|(of, _)| of != placement) {
+                turns.lanes.clear();
+            }
+            turns.of = Some((placement, roster));
+            turns.lanes = (0..self.lanes())
+                .map(|lane| {
+                    let term = self.next_term(lane);
+                    let known = turns.lanes.get(lane as usize);
+                    let known = known.filter(|(of, _)| *of == term);
+                    known.copied().unwrap_or_else(|| (term, self.rank(term)))
+                })
+                .collect();
+            turns.members = turns.ranks().map(|(lane, _)| (lane, Vec::new())).collect();
+            let lanes = self.lanes();
+            for entry in self.roster.entries() {
+                if let Some(members) = turns.members.get_mut(&(entry.term % lanes)) {
+                    members.push(entry.node());
+                }
+            }
         }
-        let lanes = 0..self.lanes();
-        let turns = lanes.filter_map(|lane| {
-            let officers = self.officers(self.next_term(lane));
-            let rank = officers.iter().position(|node| *node == own)?;
-            Some((lane, rank as u32))
-        });
-        let turns: BTreeMap<u64, u32> = turns.collect();
+        let ranks = turns.ranks().collect();
         if let Some(host) = &mut self.host {
-            host.turns = (state, turns.clone());
+            host.turns = turns;
         }
-        turns
+        ranks
+    }
+
+    /// This peer's rank among those who may run `term`.
+    fn rank(&self, term: u64) -> Option<u32> {
+        let own = self.node_id();
+        let rank = self.officers(term).iter().position(|node| *node == own)?;
+        Some(rank as u32)
     }
 
     fn own_report(&self, now: Now) -> wire::LoadReport {
@@ -156,15 +205,19 @@ impl Core {
         if self.renew(now, lane, rank) {
             return;
         }
-        let overview = self.overview(now, lane);
-        let law = self.law();
-        let need = self.need(now, lane);
-        let urgent = law::is_urgent(&overview, &law);
-        let patience = self.config.timing.election.officer_timeout * rank;
         let (settle, sample) = (
             self.config.timing.election.settle,
             self.config.timing.election.sample_interval,
         );
+        let state = self.host.as_ref().and_then(|host| host.lanes.get(&lane));
+        if state.is_none_or(|state| now.at.since(state.sampled) < sample) {
+            return;
+        }
+        let overview = self.overview(now, lane);
+        let law = self.law();
+        let need = self.need(now, lane, &overview);
+        let urgent = law::is_urgent(&overview, &law);
+        let patience = self.config.timing.election.officer_timeout * rank;
         let lanes = self.host.as_mut().map(|host| &mut host.lanes);
         let Some(state) = lanes.and_then(|lanes| lanes.get_mut(&lane)) else {
             return;
@@ -174,13 +227,8 @@ impl Core {
             // Nothing to do: no officer owes anything.
             state.owed = None;
         }
-        let need = match now.at.since(state.sampled) >= sample {
-            true => {
-                state.sampled = now.at;
-                state.hysteresis.sample(need, urgent)
-            }
-            false => return,
-        };
+        state.sampled = now.at;
+        let need = state.hysteresis.sample(need, urgent);
         if need == Need::Hold && !quiet {
             return;
         }
@@ -211,9 +259,10 @@ impl Core {
     }
 
     /// What a lane needs, as far as this peer hears.
-    fn need(&self, now: Now, lane: u64) -> Need {
+    fn need(&self, now: Now, lane: u64, overview: &Overview) -> Need {
+        let need = law::need(overview, &self.law());
         let mut serving = self.in_lane(lane).filter(|entry| entry.serves());
-        match law::need(&self.overview(now, lane), &self.law()) {
+        match need {
             // Who does not report may be at its limit, for all we know.
             Need::Shrink { .. } if serving.any(|e| self.report_of(now, &e.node()).is_none()) => {
                 Need::Hold
@@ -316,10 +365,10 @@ impl Core {
             return false;
         };
         host.renewed.retain(|_, at| now.at.since(*at) < again);
-        let mut ending: Vec<&Entry> = self
-            .roster
-            .serving()
-            .filter(|entry| entry.term % lanes == lane && !entry.designated())
+        let of = (self.placement.version(), self.roster.version());
+        let members = host.turns.members(of, lane);
+        let mut ending: Vec<&Entry> = in_lane(&self.roster, members, lanes, lane)
+            .filter(|entry| entry.serves() && !entry.designated())
             .filter(|entry| entry.expires_ms.saturating_sub(now.unix_ms) < window)
             .filter(|entry| !host.renewed.contains_key(&entry.node()))
             .filter(|entry| match rank {

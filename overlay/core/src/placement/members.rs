@@ -193,11 +193,6 @@ impl Members {
         self.seats
     }
 
-    /// Slots, empty ones too: one more than the highest slot number.
-    pub(super) fn slots(&self) -> usize {
-        self.slots.len()
-    }
-
     /// How many of `wanted` domains there can be.
     pub(super) fn domains_for(&self, wanted: usize) -> usize {
         match self.domains {

@@ -39,7 +39,7 @@ pub const R: usize = 3;
 pub const MAX_SEATS: u32 = 4096;
 
 /// A super-node as placement sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Eq)]
 pub struct Member {
     /// Who it is.
     pub node: NodeId,
@@ -47,6 +47,24 @@ pub struct Member {
     pub seats: u32,
     /// Its failure domain; empty: unknown, shared with nobody.
     pub domain: Arc<str>,
+}
+
+impl PartialEq for Member {
+    fn eq(&self, other: &Self) -> bool {
+        // Most often both have the very same domain, which need not be read.
+        let same_domain = || Arc::ptr_eq(&self.domain, &other.domain);
+        (self.node, self.seats) == (other.node, other.seats)
+            && (same_domain() || self.domain == other.domain)
+    }
+}
+
+/// What one snapshot has of a super-node, and another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Before; none: it came.
+    pub before: Option<Member>,
+    /// After; none: it left.
+    pub after: Option<Member>,
 }
 
 /// An immutable snapshot of who owns what. Cloning shares it.
@@ -191,12 +209,11 @@ impl Placement {
         if count == 0 {
             return out;
         }
-        let mut seen = vec![false; members.slots()];
+        let mut seen = Vec::with_capacity(count);
         // The break only says that the list is full.
         let _ = self.inner.seats().visit(key, members, &mut |seat| {
-            let slot = seat.slot as usize;
-            if !seen[slot] {
-                seen[slot] = true;
+            if !seen.contains(&seat.slot) {
+                seen.push(seat.slot);
                 out.push((members.position(seat), members.member(seat.slot).node));
             }
             match out.len() < count {
@@ -205,6 +222,40 @@ impl Placement {
             }
         });
         out
+    }
+
+    /// The same super-nodes as [`Placement::closest`], for positions that many ask
+    /// for: those of elections.
+    pub fn nearest(&self, position: &Key, count: usize) -> Arc<[NodeId]> {
+        memory::nearest(&self.inner.sum, position, count, || {
+            let closest = self.closest(position, count).into_iter();
+            closest.map(|(_, node)| node).collect()
+        })
+    }
+
+    /// Who came, left or has changed since `before`, by node id.
+    pub fn changes_since(&self, before: &Self) -> Arc<[Change]> {
+        if self.same_snapshot(before) {
+            return Arc::default();
+        }
+        memory::changes(&before.inner.sum, &self.inner.sum, || {
+            let (mut old, mut new) = (before.members().peekable(), self.members().peekable());
+            let mut changes = Vec::new();
+            while let Some(next) = [old.peek(), new.peek()]
+                .into_iter()
+                .flatten()
+                .min_by_key(|m| m.node)
+            {
+                let node = next.node;
+                let before = old.next_if(|member| member.node == node);
+                let after = new.next_if(|member| member.node == node);
+                if before != after {
+                    let (before, after) = (before.cloned(), after.cloned());
+                    changes.push(Change { before, after });
+                }
+            }
+            changes
+        })
     }
 
     /// The member `node`, if it serves.

@@ -1,10 +1,12 @@
 //! The fast solver answers as the naive one, after any history.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::naive::Naive;
 use super::{key, member, node};
-use crate::placement::{MAX_SEATS, Member, Placement, R, SPREAD_SEARCH};
+use crate::placement::{self, MAX_SEATS, Member, Placement, R, SPREAD_SEARCH};
 
 #[derive(Clone, Debug)]
 enum Change {
@@ -176,4 +178,30 @@ fn nobody_owns_a_key_of_an_empty_network() {
     assert_eq!(seatless.len(), 1);
     assert!(seatless.owner_set(&key(0)).is_empty());
     assert!(seatless.closest(&key(0), 5).is_empty());
+}
+
+proptest! {
+    #[test]
+    fn changes_are_what_differs_member_by_member(
+        before in prop::collection::btree_map(0..12u64, 1..3u32, 0..12),
+        after in prop::collection::btree_map(0..12u64, 1..3u32, 0..12),
+    ) {
+        let of = |members: &BTreeMap<u64, u32>| {
+            let members = members.iter();
+            Placement::empty().updated([], members.map(|(number, seats)| member(*number, *seats, "")))
+        };
+        let (old, new) = (of(&before), of(&after));
+        let mut expected: Vec<placement::Change> = (0..12)
+            .map(|number| {
+                let before = before.get(&number).map(|seats| member(number, *seats, ""));
+                let after = after.get(&number).map(|seats| member(number, *seats, ""));
+                placement::Change { before, after }
+            })
+            .filter(|change| change.before != change.after)
+            .collect();
+        let id = |change: &placement::Change| change.before.as_ref().or(change.after.as_ref()).map(|m| m.node);
+        expected.sort_by_key(id);
+        prop_assert_eq!(&new.changes_since(&old)[..], &expected[..]);
+        prop_assert!(old.changes_since(&old).is_empty());
+    }
 }
