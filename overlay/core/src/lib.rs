@@ -31,6 +31,7 @@ pub mod kademlia;
 pub mod keyspace;
 pub mod memory;
 pub mod node;
+mod parts;
 pub mod placement;
 pub mod preset;
 pub mod record;

@@ -14,6 +14,7 @@ use crate::election::endorse::{Authorities, ENDORSEMENTS, Held, OFFICER_RANKS};
 use crate::election::mandate::{Basis, VerifiedMandate};
 use crate::keyspace::{Key, NodeId, keys};
 use crate::memory;
+use crate::parts::{Among, PARTS, Parts};
 use crate::placement::{Member, Placement};
 
 /// A super-node or deputy.
@@ -44,6 +45,8 @@ pub struct Entry {
     pub release: Option<wire::SignedRelease>,
     contact: Option<Contact>,
     mandate: Option<Arc<wire::SignedMandate>>,
+    /// Summary that two peers compare to see whether they know the same.
+    fingerprint: Key,
 }
 
 impl Entry {
@@ -64,6 +67,7 @@ impl Entry {
             release: None,
             contact: None,
             mandate: Some(verified.signed().clone()),
+            fingerprint: Key::default(),
         }
     }
 
@@ -165,10 +169,10 @@ impl Entry {
             && self.contact == other.contact
     }
 
-    /// Summary that two peers compare to see whether they know the same.
-    fn fingerprint(&self) -> Key {
+    /// Brings its summary up to date.
+    fn sum(&mut self) {
         let contact = self.contact_ms();
-        Key::hash(
+        self.fingerprint = Key::hash(
             "roster entry",
             &[
                 &self.candidate.0,
@@ -176,7 +180,7 @@ impl Entry {
                 &[u8::from(self.deputy), u8::from(self.release.is_some())],
                 &contact.to_le_bytes(),
             ],
-        )
+        );
     }
 }
 
@@ -199,8 +203,12 @@ pub struct Roster {
     /// How many entries there are of each term.
     terms: BTreeMap<u64, usize>,
     max_term: u64,
+    /// See [`Roster::next_expiry`].
+    expires_ms: u64,
     version: u64,
     sums: Sums,
+    /// Of entries with a mandate to pass on, where they are many.
+    parts: Option<Box<Parts>>,
     /// Whose entry changed since that was last asked.
     changed: BTreeSet<NodeId>,
 }
@@ -219,7 +227,7 @@ struct Sums {
 
 impl Sums {
     fn of(entry: &Entry) -> Self {
-        let fingerprint = entry.fingerprint();
+        let fingerprint = entry.fingerprint;
         let counted = |counts: bool| if counts { fingerprint } else { Key::default() };
         Self {
             papers: counted(entry.mandate.is_some()),
@@ -238,8 +246,10 @@ impl Roster {
             entries: BTreeMap::new(),
             terms: BTreeMap::new(),
             max_term: 0,
+            expires_ms: u64::MAX,
             version: 0,
             sums: Sums::default(),
+            parts: None,
             changed: BTreeSet::new(),
         }
     }
@@ -266,17 +276,24 @@ impl Roster {
         let old = self.remove(&mandate.candidate);
         let known = old.as_ref().and_then(|old| old.contact.as_ref());
         let both = [contact, known].into_iter().flatten();
-        let entry = Entry {
-            contact: both.max_by_key(|contact| contact.issued_ms).cloned(),
-            ..Entry::new(verified)
-        };
-        self.count(Sums::default(), Sums::of(&entry));
+        let mut entry = Entry::new(verified);
+        entry.contact = both.max_by_key(|contact| contact.issued_ms).cloned();
+        entry.sum();
+        self.count(&mandate.candidate, Sums::default(), Sums::of(&entry));
+        self.expires_ms = self.expires_ms.min(entry.expires_ms);
         self.changed.insert(mandate.candidate);
         self.entries
             .insert(mandate.candidate, memory::entry(Arc::new(entry)));
         *self.terms.entry(mandate.term).or_default() += 1;
         self.max_term = self.max_term.max(mandate.term);
         self.version += 1;
+        if self.parts.is_none() && self.entries.len() > PARTS {
+            let mut parts = Box::<Parts>::default();
+            for entry in self.entries() {
+                parts.toggle(&entry.node(), &Sums::of(entry).papers);
+            }
+            self.parts = Some(parts);
+        }
         true
     }
 
@@ -319,15 +336,21 @@ impl Roster {
             return false;
         };
         let before = Sums::of(entry);
-        change(Arc::make_mut(entry));
+        let changed = Arc::make_mut(entry);
+        change(changed);
+        changed.sum();
         let after = Sums::of(entry);
         *entry = memory::entry(entry.clone());
-        self.count(before, after);
+        self.count(node, before, after);
         self.changed.insert(*node);
         true
     }
 
-    fn count(&mut self, before: Sums, after: Sums) {
+    fn count(&mut self, node: &NodeId, before: Sums, after: Sums) {
+        if let Some(parts) = &mut self.parts {
+            parts.toggle(node, &before.papers);
+            parts.toggle(node, &after.papers);
+        }
         let sums = &mut self.sums;
         sums.papers = sums.papers.distance(&before.papers).distance(&after.papers);
         sums.alive = sums.alive.distance(&before.alive).distance(&after.alive);
@@ -343,7 +366,7 @@ impl Roster {
     fn remove(&mut self, node: &NodeId) -> Option<Arc<Entry>> {
         let entry = self.entries.remove(node)?;
         self.version += 1;
-        self.count(Sums::of(&entry), Sums::default());
+        self.count(node, Sums::of(&entry), Sums::default());
         self.changed.insert(*node);
         if let btree_map::Entry::Occupied(mut same) = self.terms.entry(entry.term) {
             *same.get_mut() -= 1;
@@ -356,20 +379,21 @@ impl Roster {
 
     /// Drops expired entries; returns who served until now.
     pub fn expire(&mut self, now_ms: u64) -> Vec<NodeId> {
-        let over: Vec<_> = self
-            .entries
-            .values()
-            .filter(|entry| entry.expires_ms <= now_ms)
-            .map(|entry| entry.node())
-            .collect();
-        over.into_iter()
-            .filter(|node| self.remove(node).is_some_and(|entry| entry.serves()))
-            .collect()
+        if now_ms < self.expires_ms {
+            return Vec::new();
+        }
+        let over = self.entries().filter(|entry| entry.expires_ms <= now_ms);
+        let mut over: Vec<NodeId> = over.map(Entry::node).collect();
+        over.retain(|node| self.remove(node).is_some_and(|entry| entry.serves()));
+        let next = self.entries.values().map(|entry| entry.expires_ms).min();
+        self.expires_ms = next.unwrap_or(u64::MAX);
+        over
     }
 
-    /// When the next entry expires, milliseconds since 1970.
+    /// No entry expires before this, milliseconds since 1970; it is when the next one
+    /// does, unless that one has gone since.
     pub fn next_expiry(&self) -> Option<u64> {
-        self.entries.values().map(|entry| entry.expires_ms).min()
+        Some(self.expires_ms).filter(|_| !self.is_empty())
     }
 
     /// How many entries there are, in office or not.
@@ -390,6 +414,7 @@ impl Roster {
             true => self.farthest(limit, keep),
             false => Vec::new(),
         };
+        self.parts = None;
         for node in &dropped {
             self.remove(node);
         }
@@ -427,6 +452,12 @@ impl Roster {
     /// Every entry.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values().map(Arc::as_ref)
+    }
+
+    /// The entries among these, in order.
+    pub(crate) fn among(&self, among: Among) -> impl Iterator<Item = &Entry> {
+        let ranges = among.ranges().flat_map(|range| self.entries.range(range));
+        ranges.map(|(_, entry)| entry.as_ref())
     }
 
     /// Every entry, those whose keys come next after `node` first.
@@ -485,6 +516,12 @@ impl Roster {
             true => self.sums.papers,
             false => self.sums.alive,
         }
+    }
+
+    /// The same a part at a time, of the entries that can be passed on, where they
+    /// are many.
+    pub(crate) fn parts(&self) -> Option<&Parts> {
+        self.parts.as_deref()
     }
 
     /// How many serve, as far as known.

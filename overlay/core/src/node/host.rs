@@ -357,6 +357,8 @@ impl Core {
         let (inbound, named) = link.map_or((false, false), |link| (link.inbound, link.named));
         let serving = self.roster.serving_count();
         let compares = match self.host.is_some() {
+            // Who dialled begins.
+            _ if inbound => None,
             // Among many, those who serve compare in turn: each would send a newcomer
             // all that it lacks. And a list of them all is too long for others.
             true if serving > MANY && self.roster.serves(&node) => None,
@@ -366,7 +368,7 @@ impl Core {
             false if serving >= LARGE && !named => None,
             _ => Some(self.digest(true)),
         };
-        if let Some(digest) = compares.filter(|_| !inbound) {
+        if let Some(digest) = compares {
             self.send(node, digest);
         }
         if self.follows() && self.roster.set_down(&node, false) {

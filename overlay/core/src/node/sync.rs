@@ -13,6 +13,7 @@ use super::timers::Timer;
 use super::{Core, Role};
 use crate::contact::Contact;
 use crate::keyspace::{Key, NodeId};
+use crate::parts::{Among, Parts};
 use crate::roster::{self, Entry};
 use crate::time::Now;
 
@@ -150,17 +151,26 @@ impl Core {
 
     /// A few super-nodes that news go to at once; not `except`, who told it.
     pub(super) fn confidants(&mut self, except: Option<NodeId>) -> Vec<NodeId> {
+        let fan_out = match self.placement.len() > MANY {
+            true => FAN_OUT_AMONG_MANY,
+            false => FAN_OUT,
+        };
+        self.some_who_serve(fan_out, except)
+    }
+
+    /// Other super-nodes, up to `count` of them drawn by lot; not `except`.
+    fn some_who_serve(&mut self, count: usize, except: Option<NodeId>) -> Vec<NodeId> {
         let own = self.node_id();
         let others = |node: &NodeId| *node != own && Some(*node) != except;
         let serving = self.placement.len();
         if serving <= MANY {
             let nodes = self.roster.serving().map(|e| e.node());
             let nodes = nodes.filter(others).collect();
-            return self.pick(nodes, FAN_OUT);
+            return self.pick(nodes, count);
         }
         // Drawn without a list of all.
-        let mut chosen = Vec::with_capacity(FAN_OUT_AMONG_MANY);
-        while chosen.len() < FAN_OUT_AMONG_MANY {
+        let mut chosen = Vec::with_capacity(count);
+        while chosen.len() < count.min(MANY / 2) {
             let drawn = self.rng.random_range(0..serving);
             let drawn = self.placement.nth(drawn).map(|member| member.node);
             chosen.extend(drawn.filter(|node| others(node) && !chosen.contains(node)));
@@ -214,12 +224,17 @@ impl Core {
     }
 
     pub(super) fn digest(&self, want: bool) -> Kind {
+        self.digest_of(Among::ALL, want)
+    }
+
+    /// What is known of those `among` which two have found that they differ.
+    fn digest_of(&self, among: Among, want: bool) -> Kind {
         // A super-node asks for the papers that it lacks, who follows for news of
         // those that it believes dead.
         let (host, follows) = (self.host.is_some(), self.follows());
         let keys = self
             .roster
-            .entries()
+            .among(among)
             .filter(|entry| {
                 let held = !host || entry.mandate().is_some();
                 held && !(follows && entry.down)
@@ -239,13 +254,16 @@ impl Core {
             want,
             leaf: !host,
             decrees: self.decrees_digest(),
+            among: among.0,
             ..Default::default()
         })
     }
 
-    /// For another super-node, which most often knows the same.
+    /// For another super-node, which most often knows nearly the same.
     pub(super) fn summary(&self) -> wire::RosterDigest {
+        let parts = self.roster.parts().filter(|_| self.placement.len() > MANY);
         wire::RosterDigest {
+            parts: parts.map_or_else(Bytes::new, Parts::to_bytes),
             digest: self.roster.digest(true).to_bytes(),
             super_nodes: self.placement.len() as u32,
             want: true,
@@ -282,9 +300,15 @@ impl Core {
             return;
         }
         if theirs.summary {
-            let digest = self.digest(true);
+            let parts = (self.roster.parts(), Parts::from_slice(&theirs.parts));
+            let among = match parts {
+                (Some(own), Some(theirs)) => own.differing(&theirs),
+                _ => Among::ALL,
+            };
+            let digest = self.digest_of(among, true);
             return self.send(from, digest);
         }
+        let among = Among(theirs.among);
         let ready = self.sponsor_lists(&from, &theirs.keys);
         let held: BTreeMap<&[u8], &wire::RosterKey> = theirs
             .keys
@@ -311,7 +335,7 @@ impl Core {
         let few = !peer && self.roster.len() > self.config.cache.min(MANY);
         let missing = match few {
             true => self.missing_of_few(&from, &theirs.keys, filled),
-            false => self.roster.entries().collect(),
+            false => self.roster.among(among).collect(),
         };
         let missing = missing
             .into_iter()
@@ -354,8 +378,8 @@ impl Core {
             true => Vec::new(),
             false => self
                 .roster
-                .serving()
-                .filter(|entry| !has(entry))
+                .among(among)
+                .filter(|entry| entry.serves() && !has(entry))
                 .map(Entry::node)
                 .collect(),
         };
@@ -369,7 +393,7 @@ impl Core {
             };
             let listed = theirs.leaf && self.host.is_some() && !theirs.keys.iter().any(unheard);
             if lacks && !listed && ready {
-                let digest = self.digest(false);
+                let digest = self.digest_of(among, false);
                 self.send(from, digest);
             }
             if missing.is_empty() && !lacks {
@@ -445,15 +469,8 @@ impl Core {
         if self.host.is_none() {
             return;
         }
-        let own = self.node_id();
-        let others: Vec<NodeId> = self
-            .roster
-            .serving()
-            .map(|e| e.node())
-            .filter(|n| *n != own)
-            .collect();
         let catching_up = self.ask_sponsors(now);
-        let mut asked = self.pick(others, ASKED);
+        let mut asked = self.some_who_serve(ASKED, None);
         let first = self.asks_for_the_dead(&asked);
         if !first {
             asked.truncate(usize::from(!catching_up));
@@ -483,7 +500,7 @@ impl Core {
     fn call_the_dead(&mut self, now: Now) {
         let every = self.config.timing.gossip.announce_dead_period;
         let Some(host) = &mut self.host else { return };
-        if now.at.since(host.called) < every {
+        if now.at.since(host.called) < every || !self.roster.any_down() {
             return;
         }
         host.called = now.at;
@@ -497,35 +514,4 @@ impl Core {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Config;
-    use super::super::tests::{core, identity, now_at};
-    use super::*;
-
-    #[test]
-    fn who_restarts_where_it_was_is_no_news() {
-        let before = core(1, true, None);
-        let saved = before.save();
-        let again = |config, now| Core::new(config, identity(1), 2, now, Some(&saved));
-        let same = again(before.config.clone(), now_at(60_000));
-        assert_eq!(same.contact(), before.contact());
-        assert_eq!(same.role(), Role::SuperNode);
-        // Its clock may have been set back since.
-        let early = Now {
-            unix_ms: before.contact().issued_ms - 5_000,
-            ..now_at(0)
-        };
-        for now in [now_at(60_000), early] {
-            let elsewhere = Config {
-                addrs: vec![([127, 0, 0, 1], 7).into()],
-                ..before.config.clone()
-            };
-            let moved = again(elsewhere, now);
-            assert!(moved.contact().issued_ms > before.contact().issued_ms);
-            assert_eq!(
-                moved.roster().get(&moved.node_id()).map(Entry::addrs),
-                Some(moved.contact().addrs.as_slice())
-            );
-        }
-    }
-}
+mod tests;

@@ -239,6 +239,8 @@ impl Maker {
                 summary: self.0.random(),
                 decrees: self.bytes(),
                 asks_dead: self.0.random(),
+                parts: self.bytes(),
+                among: self.number(),
             }),
             2 | 3 => Kind::Roster(self.roster()),
             4 => Kind::SeatsAsk(wire::SeatsAsk {
