@@ -28,7 +28,7 @@ const ENTRIES: usize = 4096;
 const FEW: usize = 64;
 /// ...and are so many at most.
 const CHANGES: usize = 4096;
-/// Positions whose closest super-nodes are remembered; past it they are found anew.
+/// Positions whose closest super-nodes are remembered; past it all are forgotten.
 const POSITIONS: usize = 16_384;
 
 #[derive(PartialEq, Eq, Hash)]
@@ -59,7 +59,7 @@ struct Memory {
     /// By the members before and after.
     changes: HashMap<(Key, Key), Arc<[Change]>>,
     /// By the members of a placement and a position in it: so many who are closest.
-    nearest: HashMap<(Key, Key, usize), Arc<[NodeId]>>,
+    nearest: HashMap<(Key, Key, usize), Arc<[(Key, NodeId)]>>,
 }
 
 /// See [`Entry::likeness`].
@@ -70,8 +70,9 @@ thread_local! {
 }
 
 /// From now on this thread remembers up to `limit` good signatures (about 300
-/// bytes each), as many mandates and contacts, and the placements that its peers have; 0
-/// forgets them all. Past the limit it starts anew.
+/// bytes each), as many mandates and contacts, the placements that its peers have, and
+/// a bounded number of answers about these; 0 forgets them all. Past the limit it starts
+/// anew.
 pub fn remember_work(limit: usize) {
     MEMORY.with_borrow_mut(|memory| {
         *memory = Memory {
@@ -218,12 +219,12 @@ pub(crate) fn nearest(
     members: &Key,
     position: &Key,
     count: usize,
-    find: impl FnOnce() -> Vec<NodeId>,
-) -> Arc<[NodeId]> {
+    find: impl FnOnce() -> Vec<(Key, NodeId)>,
+) -> Arc<[(Key, NodeId)]> {
     let place = (*members, *position, count);
     let known = MEMORY.with_borrow(|memory| memory.nearest.get(&place).cloned());
     known.unwrap_or_else(|| {
-        let found: Arc<[NodeId]> = find().into();
+        let found: Arc<[(Key, NodeId)]> = find().into();
         MEMORY.with_borrow_mut(|memory| {
             if memory.limit > 0 {
                 if memory.nearest.len() >= POSITIONS {
@@ -340,10 +341,9 @@ mod tests {
         assert!(!one.same_snapshot(&one.without(&NodeId([2; 32]))));
         assert_eq!(one.version(), other.version());
         let (position, nodes) = (Key([9; 32]), one.nearest(&Key([9; 32]), 3));
-        let closest = one.closest(&position, 3).into_iter();
-        assert!(closest.map(|(_, node)| node).eq(nodes.iter().copied()));
+        assert_eq!(one.closest(&position, 3), nodes[..]);
         assert!(Arc::ptr_eq(&nodes, &other.nearest(&position, 3)));
-        let fewer = other.without(&nodes[0]);
+        let fewer = other.without(&nodes[0].1);
         assert_eq!(fewer.nearest(&position, 3)[..], nodes[1..]);
         remember_work(0);
         assert!(!one.same_snapshot(&made([1, 2, 3])));

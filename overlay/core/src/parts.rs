@@ -52,7 +52,8 @@ impl Parts {
         Some(Self(sums.map(u64::from_be_bytes)))
     }
 
-    /// Those that are not alike in both.
+    /// Those that are not alike in both; all of them where none differs, as what two
+    /// have to tell each other is something else then.
     pub(crate) fn differing(&self, other: &Self) -> Among {
         let pairs = self.0.iter().zip(&other.0).enumerate();
         let differ = pairs.filter(|(_, (one, other))| one != other);

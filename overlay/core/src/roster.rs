@@ -288,11 +288,7 @@ impl Roster {
         self.max_term = self.max_term.max(mandate.term);
         self.version += 1;
         if self.parts.is_none() && self.entries.len() > PARTS {
-            let mut parts = Box::<Parts>::default();
-            for entry in self.entries() {
-                parts.toggle(&entry.node(), &Sums::of(entry).papers);
-            }
-            self.parts = Some(parts);
+            self.parts = Some(Box::new(self.parts_afresh()));
         }
         true
     }
@@ -524,6 +520,14 @@ impl Roster {
         self.parts.as_deref()
     }
 
+    pub(crate) fn parts_afresh(&self) -> Parts {
+        let mut parts = Parts::default();
+        for entry in self.entries() {
+            parts.toggle(&entry.node(), &Sums::of(entry).papers);
+        }
+        parts
+    }
+
     /// How many serve, as far as known.
     pub fn serving_count(&self) -> usize {
         self.sums.serving
@@ -556,11 +560,10 @@ impl Authorities for Known<'_> {
 
     fn rank(&self, network: &str, term: u64, node: &NodeId) -> Option<usize> {
         let position = keys::election(network, term);
-        let nearest = self.placement.nearest(&position, OFFICER_RANKS);
-        if let Some(rank) = nearest.iter().position(|closest| closest == node) {
+        let ranked = self.placement.nearest(&position, OFFICER_RANKS);
+        if let Some(rank) = ranked.iter().position(|(_, closest)| closest == node) {
             return Some(rank);
         }
-        let ranked = self.placement.closest(&position, OFFICER_RANKS);
         // It does not serve any more: its place is where it would be.
         let entry = self.roster.get(node)?;
         let seats = (0..entry.seats).map(|i| keys::seat(&entry.candidate, i));

@@ -427,15 +427,15 @@ impl Inner {
         found.map(|s| s.addrs.clone()).unwrap_or_default()
     }
 
-    /// Why a call has no session. Of one who is not known to serve there is no
-    /// address: the last dial that failed may be what made it count as gone.
+    /// Why a call has no session. No address is known of one who does not serve: the
+    /// last dial that failed may be what made it count as gone.
     fn reason(&self, error: &DialError) -> String {
         if *error != DialError::NoAddress {
             return error.to_string();
         }
         match &*self.join_error.lock() {
-            Some((addr, last)) => format!("it is not known to serve; {addr}: {last}"),
-            None => "it is not known to serve".into(),
+            Some((addr, last)) => format!("{error}; the last dial that failed: {addr}: {last}"),
+            None => error.to_string(),
         }
     }
 

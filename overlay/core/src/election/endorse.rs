@@ -47,7 +47,7 @@ impl Authorities for Placement {
 
     fn rank(&self, network: &str, term: u64, node: &NodeId) -> Option<usize> {
         let nearest = self.nearest(&keys::election(network, term), OFFICER_RANKS);
-        nearest.iter().position(|closest| closest == node)
+        nearest.iter().position(|(_, closest)| closest == node)
     }
 }
 

@@ -104,7 +104,7 @@ impl Core {
         }
         let position = keys::election(&self.config.network, mandate.term);
         let nearest = self.placement.nearest(&position, OFFICER_RANKS);
-        if !nearest.contains(&mandate.officer) {
+        if nearest.iter().all(|(_, node)| *node != mandate.officer) {
             return Err("you are not due to run this term".into());
         }
         let known = self.roster.get(&mandate.candidate);

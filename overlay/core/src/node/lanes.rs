@@ -24,7 +24,7 @@ pub fn lanes(super_nodes: usize) -> u64 {
 }
 
 /// The entries of one of `lanes`: `members`, where it is known who they are.
-pub(super) fn in_lane<'a>(
+pub(super) fn entries_of<'a>(
     roster: &'a Roster,
     members: Option<&'a [NodeId]>,
     lanes: u64,
@@ -53,7 +53,7 @@ impl Core {
         let host = self.host.as_ref();
         let of = (self.placement.version(), self.roster.version());
         let members = host.and_then(|host| host.turns.members(of, lane));
-        in_lane(&self.roster, members, self.lanes(), lane)
+        entries_of(&self.roster, members, self.lanes(), lane)
     }
 
     /// The term that the next election of a lane has.
@@ -69,7 +69,8 @@ impl Core {
     /// The super-nodes that may run `term`, in order.
     pub(super) fn officers(&self, term: u64) -> Vec<NodeId> {
         let position = keys::election(&self.config.network, term);
-        self.placement.nearest(&position, OFFICERS).to_vec()
+        let nearest = self.placement.nearest(&position, OFFICERS);
+        nearest.iter().map(|(_, node)| *node).collect()
     }
 
     /// Those who may run the next election of this peer's own lane.
@@ -87,19 +88,58 @@ mod tests {
     use super::super::{Core, Output};
     use super::*;
 
-    /// A super-node among forty, in an election of the other lane than its own.
-    fn officer() -> (Core, u64) {
-        let mut core = core(1, true, None);
-        let entries: Vec<_> = (2..=40)
-            .map(|i| wire::RosterEntry {
-                mandate: Some(designation(i, &identity(99))),
-                contact: Some(contact_of(i).signed.clone()),
-                release: None,
-            })
-            .collect();
-        for entry in &entries {
-            core.admit(now_at(0), entry, false).expect("designated");
+    fn serves(core: &mut Core, other: u8) {
+        let entry = wire::RosterEntry {
+            mandate: Some(designation(other, &identity(99))),
+            contact: Some(contact_of(other).signed.clone()),
+            release: None,
+        };
+        core.admit(now_at(0), &entry, false).expect("designated");
+    }
+
+    /// A super-node among forty.
+    fn one_of_forty(own: u8) -> Core {
+        let mut core = core(own, true, None);
+        for other in (1..=40).filter(|other| *other != own) {
+            serves(&mut core, other);
         }
+        core
+    }
+
+    #[test]
+    fn who_is_kept_of_a_lane_are_those_of_the_roster_whatever_changes() {
+        let some = one_of_forty(1);
+        let officer = some.officers(some.next_term(0))[0];
+        let own = (1..=40).find(|own| identity(*own).node_id() == officer);
+        let mut core = one_of_forty(own.expect("one of forty"));
+        let same = |core: &Core| {
+            for lane in 0..core.lanes() {
+                let kept: Vec<&Entry> = core.in_lane(lane).collect();
+                let all = entries_of(&core.roster, None, core.lanes(), lane);
+                assert_eq!(kept, all.collect::<Vec<_>>());
+            }
+        };
+        let kept = |core: &Core| {
+            let of = (core.placement.version(), core.roster.version());
+            let turns = core.host.as_ref().map(|host| &host.turns);
+            turns.is_some_and(|turns| turns.members(of, 0).is_some())
+        };
+        core.report_tick(now_at(1));
+        assert!(kept(&core));
+        same(&core);
+        let other = identity(if own == Some(5) { 6 } else { 5 }).node_id();
+        core.member_down(now_at(2), other);
+        assert!(!kept(&core));
+        same(&core);
+        serves(&mut core, 41);
+        same(&core);
+        core.report_tick(now_at(3));
+        same(&core);
+    }
+
+    /// One of forty, in an election of the other lane than its own.
+    fn officer() -> (Core, u64) {
+        let mut core = one_of_forty(1);
         assert_eq!((core.lanes(), core.lane_of(&core.node_id())), (2, 1));
         let term = core.next_term(0);
         let runner = Runner::Officer {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use canopy_proto::wire::{self, core_message::Kind};
 
 use super::host::Lane;
-use super::lanes::in_lane;
+use super::lanes::entries_of;
 use super::running::{Entrant, Runner};
 use super::timers::Timer;
 use super::{Core, Role};
@@ -37,7 +37,7 @@ pub(super) struct Turns {
     of: Option<(u64, u64)>,
     /// By lane: its next term, and this peer's rank there.
     lanes: Vec<(u64, Option<u32>)>,
-    /// Who belongs to those lanes where it has one.
+    /// Who belongs to those lanes where it has a rank.
     members: BTreeMap<u64, Vec<NodeId>>,
 }
 
@@ -367,7 +367,7 @@ impl Core {
         host.renewed.retain(|_, at| now.at.since(*at) < again);
         let of = (self.placement.version(), self.roster.version());
         let members = host.turns.members(of, lane);
-        let mut ending: Vec<&Entry> = in_lane(&self.roster, members, lanes, lane)
+        let mut ending: Vec<&Entry> = entries_of(&self.roster, members, lanes, lane)
             .filter(|entry| entry.serves() && !entry.designated())
             .filter(|entry| entry.expires_ms.saturating_sub(now.unix_ms) < window)
             .filter(|entry| !host.renewed.contains_key(&entry.node()))

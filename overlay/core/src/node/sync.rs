@@ -332,7 +332,8 @@ impl Core {
             (false, _) => self.config.cache,
         };
         let filled = self.config.cache.min(FILLED);
-        let few = !peer && self.roster.len() > self.config.cache.min(MANY);
+        let all = among == Among::ALL;
+        let few = !peer && all && self.roster.len() > self.config.cache.min(MANY);
         let missing = match few {
             true => self.missing_of_few(&from, &theirs.keys, filled),
             false => self.roster.among(among).collect(),
@@ -500,10 +501,15 @@ impl Core {
     fn call_the_dead(&mut self, now: Now) {
         let every = self.config.timing.gossip.announce_dead_period;
         let Some(host) = &mut self.host else { return };
-        if now.at.since(host.called) < every || !self.roster.any_down() {
+        if now.at.since(host.called) < every {
             return;
         }
+        // Whether or not there is anybody to call, so that not all of them begin at
+        // once when one dies.
         host.called = now.at;
+        if !self.roster.any_down() {
+            return;
+        }
         let dead = self.roster.entries().filter(|e| e.in_office() && e.down);
         let dead: Vec<NodeId> = dead.map(Entry::node).collect();
         for node in self.pick(dead, 1) {

@@ -226,10 +226,9 @@ impl Placement {
 
     /// The same super-nodes as [`Placement::closest`], for positions that many ask
     /// for: those of elections.
-    pub fn nearest(&self, position: &Key, count: usize) -> Arc<[NodeId]> {
+    pub fn nearest(&self, position: &Key, count: usize) -> Arc<[(Key, NodeId)]> {
         memory::nearest(&self.inner.sum, position, count, || {
-            let closest = self.closest(position, count).into_iter();
-            closest.map(|(_, node)| node).collect()
+            self.closest(position, count)
         })
     }
 

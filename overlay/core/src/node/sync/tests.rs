@@ -2,6 +2,7 @@ use super::super::Config;
 use super::super::Output;
 use super::super::tests::{contact_of, core, designation, identity, now_at};
 use super::*;
+use crate::roster::Roster;
 
 /// A super-node that knows these besides itself.
 fn knows(own: u8, others: impl Iterator<Item = u8>) -> Core {
@@ -58,6 +59,25 @@ fn two_who_know_nearly_the_same_list_only_the_parts_that_differ() {
     assert!(one.roster().serves(&lacked));
     assert_eq!(one.roster().digest(true), other.roster().digest(true));
     assert_eq!(one.roster().parts(), other.roster().parts());
+}
+
+#[test]
+fn the_parts_follow_each_change() {
+    let mut core = knows(1, 2..90);
+    let roster = &mut core.roster;
+    let same = |roster: &Roster| assert_eq!(roster.parts(), Some(&roster.parts_afresh()));
+    same(roster);
+    let later = contact_of(6).issued_ms + 1;
+    let moved = Contact::sign(&identity(6), &[([127, 0, 0, 1], 9).into()], "", later);
+    assert!(roster.contact(moved));
+    same(roster);
+    assert!(roster.set_down(&identity(7).node_id(), true));
+    same(roster);
+    let next = roster.next_expiry().expect("some expire");
+    assert_eq!(roster.expire(next - 1), []);
+    assert!(roster.expire(next).len() > 80);
+    same(roster);
+    assert!(roster.next_expiry().is_none_or(|after| after > next));
 }
 
 #[test]
