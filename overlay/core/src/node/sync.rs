@@ -24,8 +24,8 @@ const FAN_OUT: usize = 8;
 pub(super) const MANY: usize = 64;
 const FAN_OUT_AMONG_MANY: usize = 3;
 /// Of so many a leaf is told when it compares; others it learns of by asking for
-/// what they own. It keeps each that it was told of up to date at every
-/// comparison, so that more would cost it more than 20 bytes a second.
+/// what they own. It lists those that it was told of at every comparison, at 50 bytes
+/// each: some 16 bytes a second.
 const FILLED: usize = 32;
 /// Entries in one message.
 pub(super) const BATCH: usize = 12;
