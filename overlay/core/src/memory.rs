@@ -17,7 +17,7 @@ use crate::contact::Contact;
 use crate::election::mandate::Examined;
 use crate::identity::{Domain, SignatureError};
 use crate::keyspace::{Key, NodeId};
-use crate::placement::{Change, Inner, Table};
+use crate::placement::{Change, Inner, Ranked, Table};
 use crate::roster::Entry;
 
 /// Placements that nobody has any more are forgotten when they are so many.
@@ -59,7 +59,7 @@ struct Memory {
     /// By the members before and after.
     changes: HashMap<(Key, Key), Arc<[Change]>>,
     /// By the members of a placement and a position in it: so many who are closest.
-    nearest: HashMap<(Key, Key, usize), Arc<[(Key, NodeId)]>>,
+    nearest: HashMap<(Key, Key, usize), Ranked>,
 }
 
 /// See [`Entry::likeness`].
@@ -220,11 +220,11 @@ pub(crate) fn nearest(
     position: &Key,
     count: usize,
     find: impl FnOnce() -> Vec<(Key, NodeId)>,
-) -> Arc<[(Key, NodeId)]> {
+) -> Ranked {
     let place = (*members, *position, count);
     let known = MEMORY.with_borrow(|memory| memory.nearest.get(&place).cloned());
     known.unwrap_or_else(|| {
-        let found: Arc<[(Key, NodeId)]> = find().into();
+        let found: Ranked = find().into();
         MEMORY.with_borrow_mut(|memory| {
             if memory.limit > 0 {
                 if memory.nearest.len() >= POSITIONS {

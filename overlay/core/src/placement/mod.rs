@@ -58,6 +58,9 @@ impl PartialEq for Member {
     }
 }
 
+/// Super-nodes, each with its closest seat, closest first.
+pub type Ranked = Arc<[(Key, NodeId)]>;
+
 /// What one snapshot has of a super-node, and another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
@@ -226,7 +229,7 @@ impl Placement {
 
     /// The same super-nodes as [`Placement::closest`], for positions that many ask
     /// for: those of elections.
-    pub fn nearest(&self, position: &Key, count: usize) -> Arc<[(Key, NodeId)]> {
+    pub fn nearest(&self, position: &Key, count: usize) -> Ranked {
         memory::nearest(&self.inner.sum, position, count, || {
             self.closest(position, count)
         })
