@@ -14,6 +14,11 @@ use bytes::Bytes;
 pub struct Key(pub [u8; 32]);
 
 impl Key {
+    /// Its first eight bytes as a number: enough of a hash to tell a few apart.
+    pub(crate) fn short_hash(&self) -> u64 {
+        first_eight(&self.0)
+    }
+
     /// Hashes `parts` under `domain`. Parts are length-prefixed, so that
     /// `["ab", "c"]` and `["a", "bc"]` differ.
     pub fn hash(domain: &str, parts: &[&[u8]]) -> Self {
@@ -98,13 +103,16 @@ impl fmt::Display for NodeId {
     }
 }
 
+/// The first eight bytes as a number.
+fn first_eight(bytes: &[u8; 32]) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = *bytes;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
 /// The order of 32 bytes, which the first eight decide nearly always.
 fn order(one: &[u8; 32], other: &[u8; 32]) -> Ordering {
-    let first = |bytes: &[u8; 32]| {
-        let [a, b, c, d, e, f, g, h, ..] = *bytes;
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
-    };
-    first(one).cmp(&first(other)).then_with(|| one.cmp(other))
+    let first = first_eight(one).cmp(&first_eight(other));
+    first.then_with(|| one.cmp(other))
 }
 
 impl Ord for Key {

@@ -8,6 +8,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::{Arc, RwLock, Weak};
 
 use bytes::Bytes;
@@ -24,9 +25,9 @@ use crate::roster::Entry;
 const PLACEMENTS: usize = 1024;
 /// The same of entries of rosters.
 const ENTRIES: usize = 4096;
-/// Changes of the placement are remembered where they concern so few...
+/// Answers about placements are remembered where they name so few.
 const FEW: usize = 64;
-/// ...and are so many at most.
+/// Changes of the placement that are remembered; past it all are forgotten.
 const CHANGES: usize = 4096;
 /// Positions whose closest super-nodes are remembered; past it all are forgotten.
 const POSITIONS: usize = 16_384;
@@ -198,19 +199,7 @@ pub(crate) fn changes(
     find: impl FnOnce() -> Vec<Change>,
 ) -> Arc<[Change]> {
     let place = (*before, *after);
-    let known = MEMORY.with_borrow(|memory| memory.changes.get(&place).cloned());
-    known.unwrap_or_else(|| {
-        let found: Arc<[Change]> = find().into();
-        MEMORY.with_borrow_mut(|memory| {
-            if memory.limit > 0 && found.len() <= FEW {
-                if memory.changes.len() >= CHANGES {
-                    memory.changes.clear();
-                }
-                memory.changes.insert(place, found.clone());
-            }
-        });
-        found
-    })
+    answer(|memory| &mut memory.changes, CHANGES, place, find)
 }
 
 /// The `count` of these members who are closest to `position`, as another peer has
@@ -222,15 +211,27 @@ pub(crate) fn nearest(
     find: impl FnOnce() -> Vec<(Key, NodeId)>,
 ) -> Ranked {
     let place = (*members, *position, count);
-    let known = MEMORY.with_borrow(|memory| memory.nearest.get(&place).cloned());
+    answer(|memory| &mut memory.nearest, POSITIONS, place, find)
+}
+
+/// What `answers` have at `place`; else `find` does. Short ones are kept, and all are
+/// forgotten past `most`.
+fn answer<P: Eq + Hash, T>(
+    answers: fn(&mut Memory) -> &mut HashMap<P, Arc<[T]>>,
+    most: usize,
+    place: P,
+    find: impl FnOnce() -> Vec<T>,
+) -> Arc<[T]> {
+    let known = MEMORY.with_borrow_mut(|memory| answers(memory).get(&place).cloned());
     known.unwrap_or_else(|| {
-        let found: Ranked = find().into();
+        let found: Arc<[T]> = find().into();
         MEMORY.with_borrow_mut(|memory| {
-            if memory.limit > 0 {
-                if memory.nearest.len() >= POSITIONS {
-                    memory.nearest.clear();
+            if memory.limit > 0 && found.len() <= FEW {
+                let answers = answers(memory);
+                if answers.len() >= most {
+                    answers.clear();
                 }
-                memory.nearest.insert(place, found.clone());
+                answers.insert(place, found.clone());
             }
         });
         found

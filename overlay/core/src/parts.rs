@@ -36,8 +36,7 @@ impl Default for Parts {
 impl Parts {
     /// One more entry, or one less, of this fingerprint.
     pub(crate) fn toggle(&mut self, node: &NodeId, fingerprint: &Key) {
-        let [a, b, c, d, e, f, g, h, ..] = fingerprint.0;
-        self.0[part(node)] ^= u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        self.0[part(node)] ^= fingerprint.short_hash();
     }
 
     /// For a message.

@@ -520,6 +520,7 @@ impl Roster {
         self.parts.as_deref()
     }
 
+    /// The same, counted from the first entry on.
     pub(crate) fn parts_afresh(&self) -> Parts {
         let mut parts = Parts::default();
         for entry in self.entries() {

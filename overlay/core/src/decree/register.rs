@@ -35,9 +35,7 @@ impl Entry {
 
     /// The later one wins; of two of one sequence the same one everywhere.
     fn rank(&self) -> Rank {
-        let [a, b, c, d, e, f, g, h, ..] = self.fingerprint.0;
-        let tie = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-        (self.verified.decree.sequence, tie)
+        (self.verified.decree.sequence, self.fingerprint.short_hash())
     }
 }
 

@@ -8,7 +8,7 @@
 
 use super::Core;
 use crate::keyspace::{NodeId, keys};
-use crate::roster::{Entry, Roster};
+use crate::roster::Entry;
 
 /// Super-nodes of a lane, before it is split in two twice as many. Chosen: an
 /// officer can measure about as many candidates in one election, so that an
@@ -21,20 +21,6 @@ pub const OFFICERS: usize = 3;
 /// of two.
 pub fn lanes(super_nodes: usize) -> u64 {
     1 << (super_nodes / LANE).max(1).ilog2()
-}
-
-/// The entries of one of `lanes`: `members`, where it is known who they are.
-pub(super) fn entries_of<'a>(
-    roster: &'a Roster,
-    members: Option<&'a [NodeId]>,
-    lanes: u64,
-    lane: u64,
-) -> impl Iterator<Item = &'a Entry> {
-    let all = members.is_none().then(|| roster.entries());
-    let all = all.into_iter().flatten();
-    let all = all.filter(move |entry| entry.term % lanes == lane);
-    let members = members.into_iter().flatten();
-    members.filter_map(|node| roster.get(node)).chain(all)
 }
 
 impl Core {
@@ -51,9 +37,19 @@ impl Core {
     /// Super-nodes and deputies of a lane, dead ones too.
     pub(super) fn in_lane(&self, lane: u64) -> impl Iterator<Item = &Entry> {
         let host = self.host.as_ref();
-        let of = (self.placement.version(), self.roster.version());
-        let members = host.and_then(|host| host.turns.members(of, lane));
-        entries_of(&self.roster, members, self.lanes(), lane)
+        let members = host.and_then(|host| host.turns.members(self.versions(), lane));
+        let lanes = self.lanes();
+        // Where it is not known who they are, all are looked through.
+        let all = members.is_none().then(|| self.roster.entries());
+        let all = all.into_iter().flatten();
+        let all = all.filter(move |entry| entry.term % lanes == lane);
+        let members = members.into_iter().flatten();
+        members.filter_map(|node| self.roster.get(node)).chain(all)
+    }
+
+    /// The versions of placement and roster.
+    pub(super) fn versions(&self) -> (u64, u64) {
+        (self.placement.version(), self.roster.version())
     }
 
     /// The term that the next election of a lane has.
@@ -115,12 +111,13 @@ mod tests {
         let same = |core: &Core| {
             for lane in 0..core.lanes() {
                 let kept: Vec<&Entry> = core.in_lane(lane).collect();
-                let all = entries_of(&core.roster, None, core.lanes(), lane);
+                let all = core.roster.entries();
+                let all = all.filter(|entry| entry.term % core.lanes() == lane);
                 assert_eq!(kept, all.collect::<Vec<_>>());
             }
         };
         let kept = |core: &Core| {
-            let of = (core.placement.version(), core.roster.version());
+            let of = core.versions();
             let turns = core.host.as_ref().map(|host| &host.turns);
             turns.is_some_and(|turns| turns.members(of, 0).is_some())
         };

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use canopy_proto::wire::{self, core_message::Kind};
 
 use super::host::Lane;
-use super::lanes::entries_of;
 use super::running::{Entrant, Runner};
 use super::timers::Timer;
 use super::{Core, Role};
@@ -111,7 +110,7 @@ impl Core {
 
     /// The lanes whose next term this peer may run, and its rank there.
     fn turns(&mut self) -> BTreeMap<u64, u32> {
-        let (placement, roster) = (self.placement.version(), self.roster.version());
+        let (placement, roster) = self.versions();
         let Some(host) = &mut self.host else {
             return BTreeMap::new();
         };
@@ -358,19 +357,21 @@ impl Core {
         let timing = self.config.timing.election;
         let term = self.next_term(lane);
         let first = self.officers(term).first().copied();
-        let lanes = self.lanes();
         let window = u64::try_from(timing.mandate_renewal.as_millis()).unwrap_or(u64::MAX);
         let again = timing.mandate_renewal / RENEWAL_TRIES;
         let Some(host) = &mut self.host else {
             return false;
         };
         host.renewed.retain(|_, at| now.at.since(*at) < again);
-        let of = (self.placement.version(), self.roster.version());
-        let members = host.turns.members(of, lane);
-        let mut ending: Vec<&Entry> = entries_of(&self.roster, members, lanes, lane)
+        let renewed = |node| {
+            let host = self.host.as_ref();
+            host.is_some_and(|host| host.renewed.contains_key(&node))
+        };
+        let mut ending: Vec<&Entry> = self
+            .in_lane(lane)
             .filter(|entry| entry.serves() && !entry.designated())
             .filter(|entry| entry.expires_ms.saturating_sub(now.unix_ms) < window)
-            .filter(|entry| !host.renewed.contains_key(&entry.node()))
+            .filter(|entry| !renewed(entry.node()))
             .filter(|entry| match rank {
                 0 => Some(entry.node()) != first,
                 1 => Some(entry.node()) == first,
@@ -394,7 +395,9 @@ impl Core {
             return false;
         }
         let nodes = entrants.iter().map(|entrant| entrant.contact.node_id);
-        host.renewed.extend(nodes.map(|node| (node, now.at)));
+        if let Some(host) = &mut self.host {
+            host.renewed.extend(nodes.map(|node| (node, now.at)));
+        }
         let runner = Runner::Officer {
             activate: Vec::new(),
             deputies: 0,
