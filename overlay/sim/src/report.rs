@@ -75,7 +75,7 @@ pub struct Report {
     pub read_ms: Vec<f64>,
     /// Reads that took no hop, one, two, and so on, until they were answered; the
     /// last: so many or more. A hop is a request that was sent because of another
-    /// one: passed on, repeated, or hedged.
+    /// one (passed on, repeated, or hedged) and whose answer was waited for.
     pub hops: Vec<u64>,
     /// What each super-node did, most seats first.
     pub loads: Vec<Served>,

@@ -147,20 +147,24 @@ tokio::task_local! {
     static TRAIL: Trail;
 }
 
-/// The requests that were sent for one read, one because of the other: passed
-/// on, sent again, or sent to another one because the first was slow. Those sent
-/// at the same moment count as one.
+/// The requests that were waited for in one read, one because of the other:
+/// passed on, sent again, or sent to another one because the first was slow. Those
+/// sent at the same moment count as one; one whose answer was not waited for in the
+/// end counts for nothing, with all that was sent because of it.
 #[derive(Clone, Debug)]
 pub(super) struct Trail {
+    /// How many one after the other, up to the last answer.
     deepest: Arc<AtomicU32>,
     /// How many came before, and when the last of them was sent.
     last: Arc<Mutex<(u32, Option<Instant>)>>,
 }
 
 impl Trail {
-    fn after(hops: u32, deepest: Arc<AtomicU32>) -> Self {
-        let last = Arc::new(Mutex::new((hops, None)));
-        Self { deepest, last }
+    fn after(hops: u32) -> Self {
+        Self {
+            deepest: Arc::new(AtomicU32::new(hops)),
+            last: Arc::new(Mutex::new((hops, None))),
+        }
     }
 
     /// One more is sent now: the trail from there on.
@@ -170,17 +174,20 @@ impl Trail {
         if last.1 != now {
             *last = (last.0 + 1, now);
         }
-        self.deepest.fetch_max(last.0, Relaxed);
-        Self::after(last.0, self.deepest.clone())
+        Self::after(last.0)
+    }
+
+    /// A request with the trail `step` is over.
+    fn waited_for(&self, step: &Self) {
+        self.deepest.fetch_max(step.deepest.load(Relaxed), Relaxed);
     }
 }
 
 /// Runs what asks others for one read, and counts.
 pub(crate) async fn counted<T>(asking: impl Future<Output = T>) -> (T, u32) {
-    let deepest = Arc::<AtomicU32>::default();
-    let trail = Trail::after(0, deepest.clone());
-    let outcome = TRAIL.scope(trail, asking).await;
-    (outcome, deepest.load(Relaxed))
+    let trail = Trail::after(0);
+    let outcome = TRAIL.scope(trail.clone(), asking).await;
+    (outcome, trail.deepest.load(Relaxed))
 }
 
 /// Runs what asks others because of a request with this trail.
@@ -269,17 +276,18 @@ impl Calls for SimCalls {
 
     async fn call(&self, node: NodeId, request: request::Kind, deadline: Duration) -> Outcome {
         let (answer, answered) = oneshot::channel();
+        let parent = TRAIL.try_with(Trail::clone).ok();
         // Asking oneself takes nobody's line.
         let step = |trail: &Trail| match node == self.view.node {
             true => trail.clone(),
             false => trail.step(),
         };
-        let trail = TRAIL.try_with(step).ok();
+        let trail = parent.as_ref().map(step);
         let call = lock(&self.shared.waiting).insert(Waiting {
             from: self.view.id,
             to: node,
             answer,
-            trail,
+            trail: trail.clone(),
         });
         let _forget = Forget {
             shared: &self.shared,
@@ -291,7 +299,11 @@ impl Calls for SimCalls {
             to: node,
             request,
         });
-        match tokio::time::timeout(deadline, answered).await {
+        let outcome = tokio::time::timeout(deadline, answered).await;
+        if let (Some(parent), Some(trail)) = (&parent, &trail) {
+            parent.waited_for(trail);
+        }
+        match outcome {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) | Err(_) => Err(CallError::Deadline(node)),
         }
@@ -302,31 +314,59 @@ impl Calls for SimCalls {
 mod tests {
     use super::*;
 
+    /// A request that is answered when `because_of` it is over.
+    async fn ask(because_of: impl Future) {
+        let parent = TRAIL.with(Trail::clone);
+        let step = parent.step();
+        TRAIL.scope(step.clone(), because_of).await;
+        parent.waited_for(&step);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn requests_count_as_hops_when_one_follows_from_another() {
-        let ask = || TRAIL.with(Trail::step);
-        let (_, hops) = counted(async {
-            let (first, second) = (ask(), ask());
-            // Whoever got the second passes it on, and later once more.
-            followed(Some(second), async {
-                ask();
-                tokio::time::advance(Duration::from_millis(5)).await;
-                ask();
+        let pause = |ms| tokio::time::sleep(Duration::from_millis(ms));
+        // Whoever got the second passes it on, and later once more; the first
+        // passes it on at the same time.
+        let second = async {
+            ask(async {}).await;
+            pause(5).await;
+            ask(async {}).await;
+        };
+        let both = async { tokio::join!(ask(ask(async {})), ask(second)) };
+        assert_eq!(counted(both).await.1, 3);
+        // Sent again because nothing came.
+        let again = async {
+            ask(async {}).await;
+            pause(1000).await;
+            ask(async {}).await;
+        };
+        assert_eq!(counted(again).await.1, 2);
+        assert_eq!(counted(async {}).await.1, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_nobody_waited_for_are_no_hops() {
+        let pause = |ms| tokio::time::sleep(Duration::from_millis(ms));
+        let slow = async {
+            pause(5).await;
+            ask(pause(10)).await;
+        };
+        // A hedge, passed on and answered there, but the first was faster.
+        let hedge = async {
+            pause(1).await;
+            ask(async {
+                ask(async {}).await;
+                pause(100).await;
             })
             .await;
-            // The first passes it on at the same time.
-            followed(Some(first), async { ask() }).await;
-        })
-        .await;
-        assert_eq!(hops, 3);
-        // Sent again because nothing came.
+        };
         let (_, hops) = counted(async {
-            ask();
-            tokio::time::advance(Duration::from_secs(1)).await;
-            ask();
+            tokio::select! {
+                () = ask(slow) => (),
+                () = hedge => unreachable!("it is slower"),
+            }
         })
         .await;
         assert_eq!(hops, 2);
-        assert_eq!(counted(async {}).await.1, 0);
     }
 }
