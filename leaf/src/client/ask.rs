@@ -27,9 +27,9 @@ const AT_ONCE: usize = 3;
 const ATTEMPT: Duration = Duration::from_secs(3);
 /// The same, if it then pays for a retry: longer than answers take of an overlay
 /// that is slow as a whole.
-const SILENCE: Duration = Duration::from_secs(5);
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
 /// First pause between rounds; doubles up to [`BACK_OFF_MAX`].
-const BACK_OFF: Duration = Duration::from_millis(50);
+pub(super) const BACK_OFF: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 /// As many super-nodes must give a verdict before it is believed.
 const VERDICTS: usize = 2;
@@ -96,10 +96,24 @@ impl<C: Calls> Client<C> {
         T: Send,
     {
         self.inner.budget.earn();
+        self.ask_further(ask, false).await
+    }
+
+    /// The same for an operation that has asked before, and `owes` what the next
+    /// request costs: the one before was refused.
+    pub(super) async fn ask_further<T, J>(
+        &self,
+        ask: Ask<'_, J>,
+        owes: bool,
+    ) -> Result<Answer<T>, Error>
+    where
+        J: Fn(NodeId, wire::response::Kind) -> Judgement<T> + Sync,
+        T: Send,
+    {
         let mut progress = Progress {
             begun: Instant::now(),
             asked: 0,
-            owes: false,
+            owes,
             hedges: 0,
             retries: 0,
             last: None,
@@ -148,6 +162,18 @@ impl<C: Calls> Client<C> {
         let hash = blake3::hash(&count.to_le_bytes());
         let [low, high, ..] = hash.as_bytes();
         pause.mul_f64(0.5 + f64::from(u16::from_le_bytes([*low, *high])) / 131_072.0)
+    }
+
+    /// The owners of `key` as this client knows them, in the order in which to ask
+    /// them, and how many of them, from the first on, are well.
+    pub(super) fn owners(&self, key: &Key) -> (Owners, usize) {
+        let targets = Targets::new(self, key, Class::Read);
+        let (mut owners, well) = (targets.owners, targets.well);
+        // Two are asked: the second one is chosen like the first.
+        if let Some(others) = owners.get_mut(1..well) {
+            self.inner.spread.order(&targets.placement, others);
+        }
+        (owners, well)
     }
 
     /// Whom to ask first for a batch of `key`, if anybody serves.
@@ -270,7 +296,7 @@ impl<C: Calls> Client<C> {
     }
 
     /// Asks one super-node and judges its answer; also says how long that took.
-    async fn attempt<T, J>(
+    pub(super) async fn attempt<T, J>(
         &self,
         node: NodeId,
         ask: &Ask<'_, J>,
@@ -343,7 +369,7 @@ impl<C: Calls> Client<C> {
 }
 
 /// Why one attempt gave no good answer.
-enum Failure {
+pub(super) enum Failure {
     Verdict {
         code: Code,
         message: String,

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use canopy_core::keyspace::NodeId;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
 /// Buckets of a [`Latencies`]: four to an octave from 64 us to 4 s.
@@ -35,6 +35,8 @@ const PENALTY_MAX: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(10);
 /// ...up to this.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
+/// A peer that may lack records goes last among those asked for copies, this long.
+const UNSURE: Duration = Duration::from_secs(10);
 /// So many hedges in a row that overtook a silent peer count as a failure.
 const SILENT: u32 = 3;
 /// Most peers remembered; past it those no longer serving are forgotten.
@@ -130,6 +132,8 @@ pub(super) struct PeerHealth {
     latencies: [Latencies; CLASSES],
     /// Milliseconds after the table's epoch until which the peer goes last.
     penalised_until: AtomicU64,
+    /// The same of a peer that may lack records.
+    unsure_until: AtomicU64,
     failures: AtomicU32,
     overtaken: AtomicU32,
 }
@@ -139,6 +143,12 @@ pub(super) struct PeerHealth {
 pub(super) struct Health {
     peers: RwLock<HashMap<NodeId, Arc<PeerHealth>>>,
     all: [Latencies; CLASSES],
+    /// Of reads that asked several owners at once, until they were settled.
+    copies: Latencies,
+    /// Who said last that it may lack records...
+    unsure: Mutex<Option<NodeId>>,
+    /// ...and until when many may, milliseconds after the epoch.
+    many_unsure_until: AtomicU64,
     epoch: Instant,
 }
 
@@ -147,6 +157,9 @@ impl Health {
         Self {
             peers: RwLock::default(),
             all: Default::default(),
+            copies: Latencies::default(),
+            unsure: Mutex::default(),
+            many_unsure_until: AtomicU64::default(),
             epoch: Instant::now(),
         }
     }
@@ -206,11 +219,46 @@ impl Health {
 
     /// Whether the peer goes last at present.
     pub(super) fn penalised(&self, node: &NodeId) -> bool {
+        self.holds(node, |peer| &peer.penalised_until)
+    }
+
+    /// The peer is well, but may lack records of ranges that it took over.
+    pub(super) fn unsure(&self, node: &NodeId) {
+        let until = self.now_ms().saturating_add(UNSURE.as_millis() as u64);
+        self.peer(node).unsure_until.store(until, Relaxed);
+        let before = self.unsure.lock().replace(*node);
+        if before.is_some_and(|other| other != *node && self.is_unsure(&other)) {
+            self.many_unsure_until.store(until, Relaxed);
+        }
+    }
+
+    /// Whether several said so lately: somebody is lost, and most took over ranges.
+    pub(super) fn many_unsure(&self) -> bool {
+        self.many_unsure_until.load(Relaxed) > self.now_ms()
+    }
+
+    /// Whether the peer said so lately.
+    pub(super) fn is_unsure(&self, node: &NodeId) -> bool {
+        self.holds(node, |peer| &peer.unsure_until)
+    }
+
+    fn holds(&self, node: &NodeId, until: impl Fn(&PeerHealth) -> &AtomicU64) -> bool {
         let now = self.now_ms();
-        self.peers
-            .read()
-            .get(node)
-            .is_some_and(|peer| peer.penalised_until.load(Relaxed) > now)
+        let peers = self.peers.read();
+        let peer = peers.get(node);
+        peer.is_some_and(|peer| until(peer).load(Relaxed) > now)
+    }
+
+    /// A read that asked several owners at once was settled by their copies.
+    pub(super) fn copied(&self, took: Duration) {
+        self.copies.record(took);
+    }
+
+    /// How long to wait for the first two of them before another one is asked: each
+    /// on its own would be slower than most every twentieth time.
+    pub(super) fn hedge_copies_after(&self) -> Duration {
+        let known = self.copies.p95();
+        known.unwrap_or(UNKNOWN).clamp(HEDGE_MIN, HEDGE_MAX)
     }
 
     /// How long to wait for the peer before another is asked as well: to its own

@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | `ask` | finds an answer among super-nodes: attempts, hedges, back-off |
+//! | `copies` | reads that ask the owners themselves, where they are known |
 //! | `health` | remembers how fast and how well each super-node answers |
 //! | `draft` | records before they are signed |
 //! | `write` | signs records and stores them, singly or in batches |
@@ -18,6 +19,7 @@
 
 mod ask;
 mod checked;
+mod copies;
 mod draft;
 mod error;
 mod health;
@@ -118,6 +120,8 @@ struct Inner<C> {
     spread: Spread,
     /// Pays for hedges and retries.
     budget: RetryBudget,
+    /// Whether this client knows the owners.
+    aim: copies::Aim,
     counters: stats::Counters,
     checked: checked::Checked,
     /// Where others were found lately.
@@ -178,6 +182,7 @@ impl<C: Calls> Client<C> {
                 health: health::Health::new(),
                 spread: Spread::default(),
                 budget: RetryBudget::default(),
+                aim: copies::Aim::default(),
                 counters: stats::Counters::default(),
                 checked: checked::Checked::default(),
                 whereabouts: send::Whereabouts::default(),

@@ -13,6 +13,7 @@ use canopy_proto::wire::record::Payload;
 
 use super::Client;
 use super::ask::{Answer, Ask, Judgement};
+use super::copies::{Agreed, Copy, Open};
 use super::error::Error;
 use super::health::Class;
 use super::item::{Hit, Item, Page};
@@ -250,17 +251,60 @@ impl<C: Calls> Client<C> {
     ) -> Result<Found, Error> {
         let limit = get.limit;
         let key = &Key::from_slice(&get.key).unwrap_or_default();
-        let Answer { mut value, hedged } = self
-            .ask(Ask {
-                class: Class::Read,
-                key,
-                request: wire::request::Kind::Get(get),
-                judge: |_, response| self.judge_get(&fits, proof, limit, response),
-                deadline: self.deadline(),
-            })
-            .await?;
+        let deadline = self.deadline();
+        let copies = match get.consistency() {
+            // More than one record may differ where nothing is wrong.
+            wire::Consistency::Quorum if limit == 1 && !get.mailbox => {
+                let copy = wire::Get {
+                    copy: true,
+                    ..get.clone()
+                };
+                let judge = |_, response| self.judge_copy(&fits, proof, response);
+                self.copies(key, copy, judge, deadline).await
+            }
+            _ => Err(Open::NotAsked),
+        };
+        let ask = Ask {
+            class: Class::Read,
+            key,
+            request: wire::request::Kind::Get(get),
+            judge: |_, response| self.judge_get(&fits, proof, limit, response),
+            deadline,
+        };
+        let answer = match copies {
+            Ok(Agreed { records, hedged }) => return Ok(Found { records, hedged }),
+            Err(Open::NotAsked) => self.ask(ask).await,
+            Err(open) => {
+                self.inner.counters.retried();
+                let owes = matches!(open, Open::Refused);
+                self.ask_further(ask, owes).await
+            }
+        };
+        let Answer { mut value, hedged } = answer?;
         value.hedged |= hedged;
         Ok(value)
+    }
+
+    /// An owner's copy; removals are in it.
+    fn judge_copy(
+        &self,
+        fits: impl Fn(&Record) -> bool,
+        proof: Proof,
+        response: wire::response::Kind,
+    ) -> Judgement<Copy> {
+        let (owner, whole) = match &response {
+            wire::response::Kind::Get(reply) => (reply.owners.is_empty(), !reply.copy),
+            _ => (false, false),
+        };
+        match self.judge_get(fits, proof, 1, response) {
+            Judgement::Good(Found { records, .. }) => Judgement::Good(Copy {
+                records,
+                owner,
+                whole,
+            }),
+            Judgement::Verdict(code, message) => Judgement::Verdict(code, message),
+            Judgement::Bad(reason) => Judgement::Bad(reason),
+        }
     }
 
     /// Opens what a super-node answered with. What is over by this machine's

@@ -45,6 +45,9 @@ pub(crate) enum Mode {
     Lies(wire::Signed),
     /// Answers writes with this sequence being in place.
     Claims(u64),
+    /// Well, but asks others when its own copy is asked for; it owns nothing, unless
+    /// it is an `owner`.
+    Unsure { owner: bool },
     /// Well, but its clock is ahead of the others by so many milliseconds.
     Ahead(i64),
 }
@@ -219,7 +222,7 @@ impl Net {
     fn get(&self, get: &wire::Get) -> wire::GetReply {
         let store = self.inner.store.lock();
         let fits = |record: &Record| {
-            self.shows(record)
+            (self.shows(record) || (get.copy && record.expires_ms() > self.true_ms()))
                 && record
                     .placement_keys()
                     .iter()
@@ -233,6 +236,7 @@ impl Net {
             .collect();
         wire::GetReply {
             records,
+            copy: get.copy,
             ..wire::GetReply::default()
         }
     }
@@ -309,6 +313,18 @@ impl Calls for Net {
                 Ok(self.serve(request, 0))
             }
             Mode::Ahead(ms) => Ok(self.serve(request, ms)),
+            Mode::Unsure { owner } => {
+                sleep(Duration::from_millis(1)).await;
+                let mut answer = self.serve(request, 0);
+                if let response::Kind::Get(reply) = &mut answer {
+                    reply.copy = false;
+                    reply.owners = (!owner)
+                        .then(|| NodeId([1; 32]).to_bytes())
+                        .into_iter()
+                        .collect();
+                }
+                Ok(answer)
+            }
             Mode::Well(_) | Mode::Silent => {
                 sleep(deadline).await;
                 Err(CallError::Deadline(node))
@@ -331,6 +347,7 @@ impl Calls for Net {
             })),
             Mode::Lies(signed) => Ok(response::Kind::Get(wire::GetReply {
                 records: vec![signed],
+                copy: true,
                 ..wire::GetReply::default()
             })),
         }

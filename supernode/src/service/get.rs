@@ -98,6 +98,7 @@ impl<C: Calls> Inner<C> {
             hedged,
             owners: told_owners,
             settling: false,
+            copy: false,
         }))
     }
 }

@@ -137,8 +137,35 @@ impl<C: Calls> Inner<C> {
         });
     }
 
+    /// This node's copy, for one who compares those of several owners; `None` if it
+    /// may not be the latest.
+    pub(super) fn get_copy(&self, get: &wire::Get) -> Option<Answer> {
+        let key = match key_of(get) {
+            Ok(key) => key,
+            Err(refusal) => return Some(Err(refusal)),
+        };
+        let owners = self.places.current().owners(&key, R);
+        let alone = || self.places.other_holders(&key, &owners).is_empty();
+        if self.places.settling() || !owners.contains(&self.me()) || !alone() {
+            return None;
+        }
+        let reply = self.copy_of(get);
+        Some(reply.map(|mut reply| {
+            reply.copy = true;
+            self.counters.got(!reply.records.is_empty());
+            response::Kind::Get(reply)
+        }))
+    }
+
     pub(super) fn get_local(&self, get: &wire::Get) -> Answer {
         add(&self.counters.local_reads, 1);
+        self.copy_of(get).map(|mut reply| {
+            reply.settling = self.places.settling();
+            response::Kind::Get(reply)
+        })
+    }
+
+    fn copy_of(&self, get: &wire::Get) -> Result<wire::GetReply, wire::Refusal> {
         let key = key_of(get)?;
         self.readable(&key)?;
         let limit = limit_of(get);
@@ -149,11 +176,10 @@ impl<C: Calls> Inner<C> {
         };
         let records = self.shown(records)?;
         self.heat.operation(&key, now_ms);
-        Ok(response::Kind::Get(wire::GetReply {
-            settling: self.places.settling(),
+        Ok(wire::GetReply {
             records,
             ..Default::default()
-        }))
+        })
     }
 
     pub(super) fn search_local(&self, search: &wire::Search) -> Answer {

@@ -192,6 +192,7 @@ impl<C: Calls> IndexService<C> {
                 Err(refuse::not_yours())
             }
             request::Kind::Get(get) if get.local => inner.get_local(get),
+            request::Kind::Get(get) if get.copy => inner.get_copy(get)?,
             request::Kind::Get(get) => inner.get_own(get)?,
             request::Kind::Search(search) if search.local => inner.search_local(search),
             request::Kind::Search(search) => inner.search_own(search)?,

@@ -14,7 +14,7 @@ pub struct IndexStats {
     pub puts_refused: u64,
     /// Records that another super-node stored here.
     pub local_puts: u64,
-    /// Reads that found something.
+    /// Reads that found something. A leaf that asks two owners reads twice.
     pub gets_found: u64,
     /// Reads that found nothing.
     pub gets_none: u64,

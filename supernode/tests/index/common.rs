@@ -255,6 +255,21 @@ impl Net {
             consistency: consistency.into(),
             ..Default::default()
         };
+        self.ask(n, get).await
+    }
+
+    /// The copy of node `n`.
+    pub async fn copy(&self, n: u8, key: Key) -> Result<wire::GetReply, wire::Refusal> {
+        let get = wire::Get {
+            key: key.to_bytes(),
+            consistency: wire::Consistency::Quorum.into(),
+            copy: true,
+            ..Default::default()
+        };
+        self.ask(n, get).await
+    }
+
+    async fn ask(&self, n: u8, get: wire::Get) -> Result<wire::GetReply, wire::Refusal> {
         match self.service(n).handle(LEAF, request::Kind::Get(get)).await {
             response::Kind::Get(reply) => Ok(reply),
             response::Kind::Refusal(refusal) => Err(refusal),

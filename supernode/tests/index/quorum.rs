@@ -13,6 +13,7 @@ use canopy_core::record::Record;
 use canopy_proto::wire::record::Payload;
 use canopy_proto::wire::refusal::Code;
 use canopy_proto::wire::{self, Consistency, request, response};
+use canopy_supernode::service::ServiceConfig;
 use proptest::prelude::*;
 
 const ONE: Consistency = Consistency::One;
@@ -32,6 +33,26 @@ async fn a_write_through_anybody_is_read_through_anybody() {
         }
     }
     until("three copies", || net.copies(&record) == R).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_cannot_vouch_for_its_copy_asks_others() {
+    let net = Net::of(6);
+    let record = value("a", 1);
+    assert_eq!(net.put(2, std::slice::from_ref(&record)).await, [None]);
+    until("three copies", || net.copies(&record) == R).await;
+    let owners = net.placement().owners(&record.id(), R);
+    for settled in [false, true] {
+        for n in 1..=6 {
+            let owner = owners.contains(&node(n));
+            let reply = net.copy(n, record.id()).await.unwrap();
+            assert_eq!(reply.records, std::slice::from_ref(&record.signed));
+            assert_eq!(reply.owners.is_empty(), owner);
+            // All have just joined, and may lack records.
+            assert_eq!(reply.copy, owner && settled, "node {n}");
+        }
+        tokio::time::sleep(ServiceConfig::default().settle).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -409,13 +430,34 @@ async fn play(steps: Vec<Step>) {
 async fn check(net: &Net, through: u8, name: u8, model: &Model) {
     let key = value(&format!("n{name}"), 1).id();
     let reply = net.get(through, key, QUORUM).await.unwrap();
-    assert!(
-        model.allows(reply.records.first()),
-        "{name}: {:?} after {:?} of {:?}",
-        reply.records,
-        model.acknowledged,
-        model.writes.keys()
-    );
+    let seen = |records: &[wire::Signed], how| {
+        let shown = |signed: &&wire::Signed| !Record::trusted(signed).unwrap().body.removed;
+        assert!(
+            model.allows(records.first().filter(shown)),
+            "{name}: {how} {records:?} after {:?} of {:?}",
+            model.acknowledged,
+            model.writes.keys()
+        );
+    };
+    seen(&reply.records, "through one");
+    // A leaf takes what two hold alike, nothing where none of them has anything, and
+    // the word of one who asked others.
+    let mut copies = Vec::new();
+    let owners = net.placement().owners(&key, R);
+    for owner in &owners {
+        let reply = net.copy(owner.0[0], key).await.unwrap();
+        match reply.copy {
+            true => copies.push(reply.records),
+            false => seen(&reply.records, "of one asked for a copy"),
+        }
+    }
+    for records in &copies {
+        let alike = copies.iter().filter(|other| *other == records).count();
+        let enough = if records.is_empty() { owners.len() } else { 2 };
+        if alike >= enough {
+            seen(records, "of the owners' copies");
+        }
+    }
 }
 
 proptest! {

@@ -62,6 +62,8 @@ async fn reads_and_searches_find_everything_while_two_overlays_become_one() {
         for record in records.iter().filter(|record| !items(record)) {
             let reply = net.get(n, record.id(), Consistency::Quorum).await.unwrap();
             assert_eq!(reply.records, std::slice::from_ref(&record.signed), "{n}");
+            let copy = net.copy(n, record.id()).await.unwrap();
+            assert_eq!(copy.records, std::slice::from_ref(&record.signed), "{n}");
         }
         assert_eq!(net.search(n, "common").await.unwrap().len(), 20, "{n}");
     }
@@ -232,6 +234,8 @@ async fn what_only_new_owners_own_is_found_at_those_before() {
         for record in records.iter().take(80) {
             let reply = net.get(n, record.id(), Consistency::Quorum).await.unwrap();
             assert_eq!(reply.records, std::slice::from_ref(&record.signed), "{n}");
+            let copy = net.copy(n, record.id()).await.unwrap();
+            assert_eq!(copy.records, std::slice::from_ref(&record.signed), "{n}");
         }
         assert_eq!(net.search(n, "common").await.unwrap().len(), 20, "{n}");
     }
