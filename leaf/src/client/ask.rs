@@ -27,7 +27,7 @@ const AT_ONCE: usize = 3;
 const ATTEMPT: Duration = Duration::from_secs(3);
 /// The same, if it then pays for a retry: longer than answers take of an overlay
 /// that is slow as a whole.
-pub(super) const SILENCE: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(5);
 /// First pause between rounds; doubles up to [`BACK_OFF_MAX`].
 pub(super) const BACK_OFF: Duration = Duration::from_millis(50);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
@@ -43,6 +43,16 @@ pub(super) enum Judgement<T> {
     Verdict(Code, String),
     /// Forged, malformed or useless: ask another.
     Bad(String),
+}
+
+impl<T> Judgement<T> {
+    pub(super) fn map<U>(self, good: impl FnOnce(T) -> U) -> Judgement<U> {
+        match self {
+            Judgement::Good(value) => Judgement::Good(good(value)),
+            Judgement::Verdict(code, message) => Judgement::Verdict(code, message),
+            Judgement::Bad(reason) => Judgement::Bad(reason),
+        }
+    }
 }
 
 /// An answer, and how it came.
@@ -232,7 +242,8 @@ impl<C: Calls> Client<C> {
             due = true;
             match outcome {
                 Ok((value, took)) => {
-                    self.inner.budget.give_back(progress.of_use(took));
+                    let of_use = of_use(took, progress.hedges, progress.retries);
+                    self.inner.budget.give_back(of_use);
                     silent
                         .iter()
                         .for_each(|node| self.inner.health.overtaken(node));
@@ -391,13 +402,6 @@ impl Progress {
         self.asked += 1;
     }
 
-    /// What was paid for and shows that not all super-nodes are slow: an answer
-    /// that took `took` came in the place of one that was late, or of none.
-    fn of_use(&self, took: Duration) -> u32 {
-        let within = |limit: Duration, paid: u32| if took <= limit { paid } else { 0 };
-        within(HEDGE_MAX, self.hedges) + within(SILENCE / 2, self.retries)
-    }
-
     fn give_up(self, why: Option<String>) -> Error {
         let waited = self.begun.elapsed();
         match self.last {
@@ -412,6 +416,14 @@ impl Progress {
             },
         }
     }
+}
+
+/// How many of the `hedges` and `retries` that were paid for show that not all
+/// super-nodes are slow: an answer that took `took` came in the place of one that was
+/// late, or of none.
+pub(super) fn of_use(took: Duration, hedges: u32, retries: u32) -> u32 {
+    let within = |limit: Duration, paid: u32| if took <= limit { paid } else { 0 };
+    within(HEDGE_MAX, hedges) + within(SILENCE / 2, retries)
 }
 
 /// Whom to ask, in order: the owners, of whom the closest that is not busy with

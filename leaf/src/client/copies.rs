@@ -18,8 +18,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep_until};
 
 use super::Client;
-use super::ask::{Ask, BACK_OFF, Failure, Judgement, SILENCE};
-use super::health::{Class, HEDGE_MAX};
+use super::ask::{Ask, BACK_OFF, Failure, Judgement, of_use};
+use super::health::Class;
 
 /// Owners whose copies settle a read.
 const AGREE: usize = 2;
@@ -144,15 +144,11 @@ impl<C: Calls> Client<C> {
                         true => self.inner.health.unsure(&node),
                         false => self.inner.aim.missed(),
                     }
-                    if agreed
-                        .as_ref()
-                        .is_some_and(|one| is_later(one, &copy.records))
-                    {
+                    let later = |one: &Vec<Record>| is_later(one, &copy.records);
+                    if agreed.as_ref().is_some_and(later) {
                         break;
                     }
-                    let hedged = self.settled(&paid, &silent, begun.elapsed());
-                    let records = copy.records;
-                    return Ok(Agreed { records, hedged });
+                    return Ok(self.settled(copy.records, &paid, &silent, begun.elapsed()));
                 }
                 Ok((copy, _)) => {
                     let same = |one: &Vec<Record>| is_same(one, &copy.records);
@@ -167,9 +163,7 @@ impl<C: Calls> Client<C> {
                     if answers >= enough {
                         self.inner.aim.hit();
                         self.inner.health.copied(begun.elapsed());
-                        let hedged = self.settled(&paid, &silent, begun.elapsed());
-                        let records = copy.records;
-                        return Ok(Agreed { records, hedged });
+                        return Ok(self.settled(copy.records, &paid, &silent, begun.elapsed()));
                     }
                     agreed = Some(copy.records);
                     // The last one, where the others have nothing.
@@ -198,13 +192,18 @@ impl<C: Calls> Client<C> {
         })
     }
 
-    /// A read was settled after `took`, and `silent` have not answered; what was
-    /// `paid` is given back if it was of use. Whether it was hedged.
-    fn settled(&self, paid: &Paid, silent: &[NodeId], took: Duration) -> bool {
+    /// A read came to `records` after `took`, and `silent` have not answered; what was
+    /// `paid` is given back if it was of use.
+    fn settled(
+        &self,
+        records: Vec<Record>,
+        paid: &Paid,
+        silent: &[NodeId],
+        took: Duration,
+    ) -> Agreed {
         let (inner, hedges) = (&self.inner, &paid.hedges);
         inner.counters.ok();
-        let within = |limit: Duration, paid: u32| if took <= limit { paid } else { 0 };
-        let of_use = within(HEDGE_MAX, hedges.len() as u32) + within(SILENCE / 2, paid.retries);
+        let of_use = of_use(took, hedges.len() as u32, paid.retries);
         inner.budget.give_back(of_use);
         if hedges.iter().any(|node| !silent.contains(node)) {
             let slow = silent.iter().filter(|node| !hedges.contains(node));
@@ -213,7 +212,10 @@ impl<C: Calls> Client<C> {
                 inner.counters.overtaken();
             }
         }
-        !hedges.is_empty()
+        Agreed {
+            records,
+            hedged: !hedges.is_empty(),
+        }
     }
 }
 
@@ -226,11 +228,9 @@ struct Paid {
 
 /// Whether both owners hold the very same.
 fn is_same(one: &[Record], other: &[Record]) -> bool {
-    let pairs = one.iter().zip(other);
-    one.len() == other.len()
-        && pairs
-            .into_iter()
-            .all(|(one, other)| one.signed == other.signed)
+    one.iter()
+        .map(|record| &record.signed)
+        .eq(other.iter().map(|record| &record.signed))
 }
 
 /// Whether what `one` holds is later than what `whole` found. A removal is left out
@@ -245,38 +245,23 @@ fn is_later(one: &[Record], whole: &[Record]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use canopy_core::identity::Identity;
-    use canopy_core::keyspace::keys;
-    use canopy_core::placement::R;
-    use canopy_proto::wire::record::Payload;
     use canopy_proto::wire::refusal::Code;
 
-    use super::super::testing::{Mode, NETWORK, NOW, Net};
-    use super::super::{Consistency, DEFAULT_TIMEOUT};
+    use super::super::Consistency;
+    use super::super::testing::{Mode, Net};
+    use super::super::tests::{self, me, value_record};
     use super::*;
-
-    fn me() -> Identity {
-        Identity::from_secret([9; 32])
-    }
 
     /// The value `n`, as written with this `sequence`.
     fn value(sequence: u64) -> Record {
-        let value = wire::Value {
-            name: "n".into(),
-            data: Bytes::copy_from_slice(&sequence.to_be_bytes()),
-        };
-        Record::sign(&me(), NETWORK, sequence, NOW, 60, Payload::Value(value)).unwrap()
+        value_record(&me(), "n", sequence)
     }
 
     /// A client and its network of six, with the owners of the value `n`, which
     /// they have.
     fn six() -> (Client<Net>, Net, Vec<NodeId>) {
-        let net = Net::new(&me(), 6);
+        let (client, net, owners) = tests::six();
         net.store(&value(7));
-        let key = keys::value(&me().node_id(), "n");
-        let owners = net.placement().owners(&key, R);
-        let client = Client::new(net.clone(), me(), DEFAULT_TIMEOUT);
         (client, net, owners)
     }
 

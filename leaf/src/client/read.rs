@@ -296,15 +296,12 @@ impl<C: Calls> Client<C> {
             wire::response::Kind::Get(reply) => (reply.owners.is_empty(), !reply.copy),
             _ => (false, false),
         };
-        match self.judge_get(fits, proof, 1, response) {
-            Judgement::Good(Found { records, .. }) => Judgement::Good(Copy {
-                records,
-                owner,
-                whole,
-            }),
-            Judgement::Verdict(code, message) => Judgement::Verdict(code, message),
-            Judgement::Bad(reason) => Judgement::Bad(reason),
-        }
+        let found = self.judge_get(fits, proof, 1, response);
+        found.map(|Found { records, .. }| Copy {
+            records,
+            owner,
+            whole,
+        })
     }
 
     /// Opens what a super-node answered with. What is over by this machine's

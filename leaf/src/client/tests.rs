@@ -20,7 +20,7 @@ use crate::node::Node;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn me() -> Identity {
+pub(super) fn me() -> Identity {
     Identity::from_secret([9; 32])
 }
 
@@ -29,7 +29,7 @@ fn client(net: &Net) -> Client<Net> {
 }
 
 /// A client and its network of six, with the owners of the value `n`.
-fn six() -> (Client<Net>, Net, Vec<NodeId>) {
+pub(super) fn six() -> (Client<Net>, Net, Vec<NodeId>) {
     let net = Net::new(&me(), 6);
     let owners = net
         .placement()
@@ -47,7 +47,7 @@ async fn get(client: &Client<Net>) -> Result<Option<Value>, Error> {
     client.get(client.node_id(), "n", Consistency::Quorum).await
 }
 
-fn value_record(identity: &Identity, name: &str, sequence: u64) -> Record {
+pub(super) fn value_record(identity: &Identity, name: &str, sequence: u64) -> Record {
     let value = wire::Value {
         name: name.into(),
         data: Bytes::from_static(b"other"),

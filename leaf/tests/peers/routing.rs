@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::common::{host, hot, leaf, leaf_as, until, within};
+use crate::common::{BOUND, host, hot, leaf, leaf_as, until, within};
 use canopy_core::identity::Domain;
 use canopy_core::keyspace::{Key, NodeId, keys};
 use canopy_leaf::client::MAX_MESSAGE;
@@ -64,10 +64,7 @@ async fn a_message_is_delivered_over_a_home_or_told_as_not() {
     });
     for host in hosts {
         let node = host.node_id();
-        let told = a
-            .node()
-            .call(node, forged.clone(), crate::common::BOUND)
-            .await;
+        let told = a.node().call(node, forged.clone(), BOUND).await;
         let Err(CallError::Refused { refusal, .. }) = told else {
             panic!("{told:?}");
         };
@@ -106,11 +103,9 @@ async fn what_is_sent_to_who_is_away_is_kept_and_collected_once() {
             ..Default::default()
         })
     };
-    let peek = a.node().call(
-        hosts[0].node_id(),
-        ask(keys::mailbox(&to)),
-        crate::common::BOUND,
-    );
+    let peek = a
+        .node()
+        .call(hosts[0].node_id(), ask(keys::mailbox(&to)), BOUND);
     let Err(CallError::Refused { refusal, .. }) = within(peek).await else {
         panic!("it told");
     };

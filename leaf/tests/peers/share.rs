@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::{builder, host, until, within};
+use crate::common::{builder, host, unix_ms, until, within};
 use canopy_core::decree::{Banned, Decree, Order};
 use canopy_leaf::api::Api;
 use canopy_leaf::content::PIECE;
@@ -367,8 +367,8 @@ async fn what_the_operator_banned_is_neither_shared_nor_fetched() {
         let decree = Decree {
             network: "canopy".into(),
             sequence: place as u64 + 1,
-            issued_ms: crate::common::unix_ms(),
-            expires_ms: crate::common::unix_ms() + 3_600_000,
+            issued_ms: unix_ms(),
+            expires_ms: unix_ms() + 3_600_000,
             order: Order::Ban {
                 what: Banned::Content(*content.as_bytes()),
                 reason: "a test".into(),

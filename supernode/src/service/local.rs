@@ -144,9 +144,12 @@ impl<C: Calls> Inner<C> {
             Ok(key) => key,
             Err(refusal) => return Some(Err(refusal)),
         };
+        if self.places.settling() {
+            return None;
+        }
         let owners = self.places.current().owners(&key, R);
         let alone = || self.places.other_holders(&key, &owners).is_empty();
-        if self.places.settling() || !owners.contains(&self.me()) || !alone() {
+        if !owners.contains(&self.me()) || !alone() {
             return None;
         }
         let reply = self.copy_of(get);
